@@ -1,0 +1,145 @@
+"""The functions under the layers: softmax, log-softmax, cross-entropy, activations, gradient clipping.
+
+    softmax(x)_i        = exp(x_i - max x) / sum_j exp(x_j - max x)
+    log_softmax(x)_i    = x_i - logsumexp(x)
+    cross_entropy(x, y) = mean over positions of logsumexp(x) - x_y
+
+Each of the three first subtracts the row's maximum, which cancels in the quotient and keeps exp() from overflowing, and works in
+float32 when given bfloat16 or float16. Softmax and cross-entropy spell out their gradients (`autograd.Function`): the formulas are
+short, worth seeing once, and save the two or three extra copies of a (batch, seq, vocab) tensor that the automatic graph keeps.
+
+Handout: softmax, cross_entropy, gradient_clipping, positionwise_feedforward (SiLU, GELU). Left out: label smoothing, z-loss.
+Read next: `model.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def _upcast(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+class _Softmax(torch.autograd.Function):
+    """p = softmax(x); dx = p * (dp - sum(dp * p)). A row of -inf only (nothing to attend to) gives zeros, not NaN."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dim: int) -> Tensor:
+        top = x.amax(dim=dim, keepdim=True)
+        p = (x - top.masked_fill_(top == -math.inf, 0.0)).exp_()
+        total = p.sum(dim=dim, keepdim=True)
+        p /= total.masked_fill_(total == 0, 1.0)
+        ctx.save_for_backward(p)
+        ctx.dim = dim
+        return p
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (p,) = ctx.saved_tensors
+        weighted = grads[0] * p
+        return torch.addcmul(weighted, p, weighted.sum(dim=ctx.dim, keepdim=True), value=-1), None
+
+
+def softmax(x: Float[Tensor, "..."], dim: int) -> Float[Tensor, "..."]:
+    """Normalised exponentials along `dim`, same shape and dtype as `x`.
+
+    Numerics: the maximum is subtracted first; float16 and bfloat16 are computed in float32. A slice that is -inf
+    throughout (a query that may attend to nothing) gives zeros, where the bare formula gives NaN.
+    """
+    return _Softmax.apply(_upcast(x), dim).to(x.dtype)
+
+
+def logsumexp(x: Float[Tensor, "..."], dim: int) -> Float[Tensor, "..."]:
+    """log(sum(exp(x))) along `dim`, which is dropped; stable for any finite `x`."""
+    x = _upcast(x)
+    top = x.amax(dim=dim, keepdim=True)
+    return (x - top).exp().sum(dim=dim).log() + top.squeeze(dim)
+
+
+def log_softmax(x: Float[Tensor, "..."], dim: int) -> Float[Tensor, "..."]:
+    """log(softmax(x)) along `dim` without ever taking the log of an underflowed zero; float32 or better."""
+    return _upcast(x) - logsumexp(x, dim).unsqueeze(dim)
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Loss per row, log sum exp(x) - x_y; dx = (softmax(x) - onehot(y)) * dloss."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        top = logits.amax(dim=-1, keepdim=True)
+        exps = (logits - top).exp_()
+        total = exps.sum(dim=-1, keepdim=True)
+        ctx.save_for_backward(exps, total, targets)
+        return (total.log() + top - logits.gather(-1, targets.unsqueeze(-1))).squeeze(-1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        exps, total, targets = ctx.saved_tensors
+        grad = grads[0].unsqueeze(-1)
+        d_logits = exps * (grad / total)
+        return d_logits.scatter_add_(-1, targets.unsqueeze(-1), -grad), None
+
+
+def token_losses(inputs: Float[Tensor, "*batch vocab"], targets: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """Negative log-likelihood of each target, in nats, float32 or better; see `cross_entropy`."""
+    if inputs.shape[:-1] != targets.shape:
+        raise ValueError(
+            f"cross-entropy needs targets of shape {tuple(inputs.shape[:-1])}, the logits' shape without its last "
+            f"(vocab) axis; got {tuple(targets.shape)}"
+        )
+    return _CrossEntropy.apply(_upcast(inputs), targets.long())
+
+
+def cross_entropy(inputs: Float[Tensor, "*batch vocab"], targets: Int[Tensor, "*batch"]) -> Float[Tensor, ""]:
+    """Mean negative log-likelihood over all leading axes, in nats; perplexity is its exponential.
+
+    Args:
+        inputs: unnormalised logits; half precision is computed in float32.
+        targets: class ids in [0, vocab).
+
+    Raises:
+        ValueError: the shapes do not belong together.
+        RuntimeError: a target outside the vocabulary (torch's own message names the index).
+
+    Source: handout problem cross_entropy.
+    """
+    return token_losses(inputs, targets).mean()
+
+
+def silu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """x * sigmoid(x), also called swish (Elfwing et al. 2017)."""
+    return x * torch.sigmoid(x)
+
+
+def gelu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """x * Phi(x) with the exact normal distribution function, 0.5 x (1 + erf(x / sqrt 2)) (Hendrycks & Gimpel 2016)."""
+    return 0.5 * x * (1.0 + torch.erf(x / math.sqrt(2.0)))
+
+
+def relu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """max(0, x)."""
+    return x.clamp(min=0)
+
+
+@torch.no_grad()
+def clip_gradient(parameters: Iterable[Tensor], max_norm: float) -> Float[Tensor, ""]:
+    """Scale all gradients in place so that their joint L2 norm is at most `max_norm`; return the norm before scaling.
+
+    Parameters without a gradient are skipped. The factor is max_norm / (norm + 1e-6), applied only when the norm exceeds
+    `max_norm`, as torch's `clip_grad_norm_` and the handout have it.
+    """
+    grads = [p.grad for p in parameters if p.grad is not None]
+    if not grads:
+        return torch.zeros(())
+    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g.float()) for g in grads]))
+    if norm > max_norm:
+        for g in grads:
+            g.mul_(max_norm / (norm + 1e-6))
+    return norm
