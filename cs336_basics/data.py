@@ -1,0 +1,199 @@
+"""Tokens on disk and batches of them.
+
+A token file is raw little-endian uint16 (vocabularies up to 65,536 ids) or uint32, nothing else, as the course's own `.bin` files
+are; what the numbers mean stands beside it in `<name>.json`: dtype, count, vocabulary size, documents, bytes of text. Files are
+memory-mapped, so a corpus larger than memory trains as a small one does.
+
+    x = tokens[s : s + T];  y = tokens[s + 1 : s + T + 1]      for a start s drawn uniformly from 0 .. len - T - 1
+
+Handout: data_loading, tokenizer_experiments (encoding to uint16). Left out: packing, document masks. Read next: `checkpoint.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from cs336_basics.runs.atomic import atomic_write, write_json
+
+TOKEN_FORMAT = "cs336-tokens-1"
+END_OF_TEXT = "<|endoftext|>"
+
+
+class Encoder(Protocol):
+    """The part of a Tokenizer that writing token files needs."""
+
+    vocab_size: int
+
+    def encode_iterable(self, iterable: Iterable[str]) -> Iterator[int]:
+        """Ids of the concatenated pieces, lazily."""
+        ...
+
+    def special_id(self, token: str) -> int:
+        """Id of a special token."""
+        ...
+
+
+def get_batch(
+    dataset: npt.NDArray[Any],
+    batch_size: int,
+    context_length: int,
+    device: str | torch.device,
+    *,
+    generator: torch.Generator | None = None,
+) -> tuple[Int[Tensor, "batch seq"], Int[Tensor, "batch seq"]]:
+    """Draw `batch_size` windows at random; targets are the inputs shifted by one.
+
+    Args:
+        dataset: one-dimensional array of ids of any integer dtype, in memory or memory-mapped.
+        device: where the int64 result goes.
+        generator: source of the starts (a CPU generator); torch's global one by default.
+
+    Raises:
+        ValueError: the dataset has fewer than context_length + 1 tokens.
+    """
+    num_starts = len(dataset) - context_length
+    if num_starts < 1:
+        raise ValueError(
+            f"a window of context_length={context_length} needs {context_length + 1} tokens; got {len(dataset)}; "
+            "use a longer corpus or a shorter context"
+        )
+    starts = torch.randint(num_starts, (batch_size,), generator=generator).numpy()
+    windows = torch.from_numpy(dataset[starts[:, None] + np.arange(context_length + 1)].astype(np.int64))
+    if torch.device(device).type == "cuda":
+        windows = windows.pin_memory()
+    windows = windows.to(device, non_blocking=True)
+    return windows[:, :-1], windows[:, 1:]
+
+
+def smallest_dtype(vocab_size: int) -> np.dtype[Any]:
+    """uint16 when every id below `vocab_size` fits, else uint32."""
+    return np.dtype("<u2") if vocab_size <= 2**16 else np.dtype("<u4")
+
+
+def write_tokens(
+    path: str | os.PathLike[str],
+    ids: Iterable[int],
+    *,
+    vocab_size: int,
+    dtype: str | None = None,
+    **facts: Any,
+) -> dict[str, Any]:
+    """Write a token file and the manifest beside it; both appear whole or not at all.
+
+    Args:
+        path: the `.bin` file; the manifest is `<path>.json`.
+        ids: any iterable of ids, consumed lazily in blocks of 2^16.
+        vocab_size: ids must be below it.
+        dtype: "uint16" or "uint32"; the smaller that fits by default.
+        facts: further entries of the manifest (documents, text_bytes, nats ...).
+
+    Raises:
+        ValueError: the vocabulary does not fit `dtype`, or an id is outside the vocabulary.
+    """
+    kind = smallest_dtype(vocab_size) if dtype is None else np.dtype(dtype).newbyteorder("<")
+    if vocab_size - 1 > np.iinfo(kind).max:
+        raise ValueError(
+            f"a vocabulary of {vocab_size} ids does not fit {kind.name}, whose largest value is {np.iinfo(kind).max}; "
+            "write dtype='uint32'"
+        )
+    digest, count, stream = hashlib.sha256(), 0, iter(ids)
+    with atomic_write(path) as file:
+        while block := list(islice(stream, 2**16)):
+            array = np.array(block, dtype=np.int64)
+            if array.min() < 0 or array.max() >= vocab_size:
+                bad = int(array[(array < 0) | (array >= vocab_size)][0])
+                raise ValueError(f"token id {bad} is outside the vocabulary [0, {vocab_size}); was another tokenizer used?")
+            data = array.astype(kind).tobytes()
+            digest.update(data)
+            file.write(data)
+            count += len(block)
+    manifest = {
+        "format": TOKEN_FORMAT, "dtype": kind.name, "num_tokens": count, "vocab_size": vocab_size,
+        "sha256": digest.hexdigest(), **facts,
+    }  # fmt: skip
+    write_json(_manifest_path(path), manifest)
+    return manifest
+
+
+def encode_file(
+    tokenizer: Encoder, text_path: str | os.PathLike[str], token_path: str | os.PathLike[str], **facts: Any
+) -> dict[str, Any]:
+    """Encode a UTF-8 corpus file (documents ended by <|endoftext|>) into a token file, streaming; return its manifest."""
+    counts = {"documents": 0, "text_bytes": 0}
+
+    def pieces() -> Iterator[str]:
+        with open(text_path, encoding="utf-8", newline="") as file:
+            while piece := file.read(2**16):
+                counts["text_bytes"] += len(piece.encode("utf-8"))
+                yield piece
+
+    def ids() -> Iterator[int]:
+        end = tokenizer.special_id(END_OF_TEXT)
+        for token in tokenizer.encode_iterable(pieces()):
+            counts["documents"] += token == end
+            yield token
+
+    manifest = write_tokens(token_path, ids(), vocab_size=tokenizer.vocab_size, **facts)
+    counts["text_bytes"] -= counts["documents"] * len(END_OF_TEXT)
+    manifest |= counts
+    write_json(_manifest_path(token_path), manifest)
+    return manifest
+
+
+def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The manifest beside a token file.
+
+    Raises:
+        FileNotFoundError: there is none; ValueError: it is not one of ours.
+    """
+    manifest_path = _manifest_path(path)
+    if not manifest_path.exists():
+        raise FileNotFoundError(
+            f"{path} has no manifest {manifest_path.name} beside it; write token files with `cs336 tokenizer encode`, "
+            "or open a raw file with open_tokens(path, dtype='uint16')"
+        )
+    manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
+    if not isinstance(manifest, dict) or manifest.get("format") != TOKEN_FORMAT:
+        raise ValueError(f"{manifest_path} is not a token manifest (format {TOKEN_FORMAT!r}); was it made by another program?")
+    return manifest
+
+
+def open_tokens(path: str | os.PathLike[str], *, dtype: str | None = None) -> npt.NDArray[Any]:
+    """Memory-map a token file, read-only.
+
+    Args:
+        path: the `.bin` file.
+        dtype: for raw files without a manifest ("uint16" for the course's own); otherwise the manifest's.
+
+    Raises:
+        FileNotFoundError: the file or its manifest is missing.
+        ValueError: the file is empty, cut short or has grown, so that its size contradicts the manifest.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no token file at {path}; write one with `cs336 tokenizer encode`")
+    manifest = None if dtype is not None else read_manifest(path)
+    kind = np.dtype(dtype if manifest is None else manifest["dtype"]).newbyteorder("<")
+    size = Path(path).stat().st_size
+    expected = size // kind.itemsize if manifest is None else manifest["num_tokens"]
+    if size == 0 or size != expected * kind.itemsize:
+        raise ValueError(
+            f"{path} has {size} bytes, but {expected} tokens of {kind.name} take {expected * kind.itemsize}; "
+            "the file was cut short or replaced: encode the corpus again"
+        )
+    return np.memmap(path, dtype=kind, mode="r")
+
+
+def _manifest_path(path: str | os.PathLike[str]) -> Path:
+    return Path(f"{os.fspath(path)}.json")
