@@ -1,10 +1,11 @@
 """Configuration as frozen dataclasses: to and from plain dictionaries, from TOML files, with command-line overrides.
 
-A config is a tree of frozen dataclasses whose leaves are bool, int, float, str, Path, None, Literal, tuples, lists and string-keyed
-dictionaries of these. `config_to_dict` gives the tree as JSON-ready values, `config_from_dict` rebuilds it and checks every name and
-type on the way; range rules live in the dataclass's own `__post_init__`.
+A config is a tree of frozen dataclasses whose leaves are bool, int, float, str, Path, None, Literal, tuples, lists and
+string-keyed dictionaries of these. `config_to_dict` gives the tree as JSON-ready values, `config_from_dict` rebuilds
+it and checks every name and type on the way; range rules live in the dataclass's own `__post_init__`.
 
-Left out: command-line parsing (`cli.py`, by tyro), schema versions. Read next: `directory.py`, which stores configs with every run.
+Left out: command-line parsing (`cli.py`, by tyro), schema versions. Read next: `directory.py`, which stores configs
+with every run.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ def config_from_dict(cls: type[Config], values: Mapping[str, Any], *, where: str
         where: dotted prefix for error messages.
 
     Raises:
-        ValueError: an unknown key (the nearest field is suggested), a missing field, or what `__post_init__` objects to.
+        ValueError: an unknown key (the nearest field is suggested), a missing field, or what `__post_init__` objects
+            to.
         TypeError: a value of the wrong type, naming field, value and expected type.
     """
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
@@ -201,11 +203,11 @@ def _override_value(text: str) -> Any:
 
 
 def config_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Dotted field name to (old, new) for every leaf in which two config dictionaries differ; a missing one is "(absent)"."""
+    """Dotted name to (old, new) for every field in which two config dictionaries differ, "(absent)" where missing."""
     before, after = _leaves(old), _leaves(new)
-    names = list(dict.fromkeys([*before, *after]))
+    names = dict.fromkeys([*before, *after])
     pairs = {name: (before.get(name, "(absent)"), after.get(name, "(absent)")) for name in names}
-    return {name: (a, b) for name, (a, b) in pairs.items() if a != b or isinstance(a, bool) != isinstance(b, bool)}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -6,9 +6,9 @@
     summary.json    the results, written by `finish`
     lock            held while a process writes here (see `lock.py`)
 
-Checkpoints and other files of the run lie beside these under their own names. A killed run leaves status "running" and a free lock;
-it resumes with the same configuration, cuts the log back to its checkpoint (`truncate_log`) and goes on, and the finished log is
-then as if the run had never stopped.
+Checkpoints and other files of the run lie beside these under their own names. A killed run leaves status "running" and
+a free lock; it resumes with the same configuration, cuts the log back to its checkpoint (`truncate_log`) and goes on,
+and the finished log is then as if the run had never stopped.
 
 Left out: choosing names for runs, comparing runs. Read next: `config.py`, then `report.py`.
 """
@@ -31,7 +31,8 @@ from cs336_basics.runs.provenance import describe_environment
 
 
 class RunDirectory:
-    """One run's folder. `RunDirectory(path)` only reads; `RunDirectory.create_or_resume(...)` also holds the lock and may write.
+    """One run's folder. `RunDirectory(path)` only reads; `RunDirectory.create_or_resume(...)` also holds the lock and
+    may write.
 
     Example:
         with RunDirectory.create_or_resume("runs/tiny", config, kind="train") as run:
@@ -60,15 +61,17 @@ class RunDirectory:
             path: the folder; parents are created.
             config: a frozen dataclass.
             kind: what sort of run this is ("train", "tour", ...).
-            changeable: dotted names of fields that may differ on resuming ("device", or "logging" for all of its fields).
+            changeable: dotted names of fields that may differ on resuming ("device", or "logging" for all of its
+                fields).
 
         Returns:
-            The locked directory; use it as a context manager, or call `close`. `resumed` says which of the two it was. A run that
-            was complete stays so until something is appended.
+            The locked directory; use it as a context manager, or call `close`. `resumed` says which of the two it was.
+            A run that was complete stays so until something is appended.
 
         Raises:
             AlreadyLockedError: another run is using the folder.
-            ValueError: the folder holds something else, or a run of another kind or configuration. Nothing is touched then.
+            ValueError: the folder holds something else, or a run of another kind or configuration. Nothing is touched
+                then.
         """
         run = cls(path)
         run._refuse_foreign_folder()
@@ -113,18 +116,14 @@ class RunDirectory:
     def _record_start(self, config: dict[str, Any], kind: str) -> None:
         """Write config and manifest; config first, so that a folder with a manifest is always a whole run."""
         write_json(self.path / "config.json", config)
-        if not self.resumed:
-            manifest = {
-                "kind": kind,
-                "status": "running",
-                "started": _utc_now(),
-                "resumed": [],
-            } | describe_environment()
-        else:
+        if self.resumed:
             drop_torn_line(self.log_path)
             manifest = self.manifest()
             if manifest["status"] != "complete":
                 manifest |= {"status": "running", "resumed": [*manifest["resumed"], _utc_now()]}
+        else:
+            manifest = {"kind": kind, "status": "running", "started": _utc_now(), "resumed": []}
+            manifest |= describe_environment()
         write_json(self.path / "manifest.json", manifest)
         self._status = manifest["status"]
 
@@ -171,7 +170,7 @@ class RunDirectory:
         return read_records(self.log_path)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Write summary.json, then mark the run complete. The lock stays until `close` or the end of the `with` block."""
+        """Write summary.json, then mark the run complete. The lock stays until `close`."""
         self._require_lock()
         write_json(self.path / "summary.json", dict(summary))
         self._set_status("complete")
@@ -197,7 +196,7 @@ class RunDirectory:
         """Only the holder of the lock writes."""
         if self._lock is None:
             raise RuntimeError(
-                f"{self.path} is open for reading only; open it with RunDirectory.create_or_resume to write"
+                f"{self.path} is open for reading only; RunDirectory.create_or_resume opens it for writing"
             )
 
     def _set_status(self, status: str) -> None:

@@ -1,10 +1,11 @@
 """One writer at a time: an exclusive lock on a file, held by the process and given back by the operating system.
 
-The lock is advisory (`flock` on POSIX, `msvcrt.locking` on Windows). The kernel drops it when the process ends in whatever way, so
-a killed run never leaves a stale lock behind, only a file with an old pid in it, which means nothing by itself.
+The lock is advisory (`flock` on POSIX, `msvcrt.locking` on Windows). The kernel drops it when the process ends in
+whatever way, so a killed run never leaves a stale lock behind, only a file with an old pid in it, which means nothing
+by itself.
 
-Left out: waiting for the lock (a second writer is told to go elsewhere at once) and locks across machines. A worker forked while
-the lock is held shares it until it ends too. Read next: `directory.py`.
+Left out: waiting for the lock (a second writer is told to go elsewhere at once) and locks across machines. A worker
+forked while the lock is held shares it until it ends too. Read next: `directory.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The log of a run: one JSON record per line, appended, cut back on resume.
 
-A record is a flat dictionary; the records of a training run carry an integer "step". A process killed while it writes can leave a
-torn last line (without its line end); readers pass over it and `drop_torn_line` removes it.
+A record is a flat dictionary; the records of a training run carry an integer "step". A process killed while it writes
+can leave a torn last line (without its line end); readers pass over it and `drop_torn_line` removes it.
 
 Left out: locking, which `directory.py` does. Read next: `directory.py`.
 """
@@ -49,7 +49,8 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
 
 def truncate_records(path: Path, *, after_step: int) -> None:
-    """Drop the records with "step" above `after_step`, those without a step that follow a dropped one, and a torn last line.
+    """Drop the records with "step" above `after_step`, those without a step that follow a dropped one, and a torn last
+    line.
 
     The kept lines stay byte for byte as they were; the file is replaced atomically, and only if something is dropped.
     """

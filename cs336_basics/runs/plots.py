@@ -1,7 +1,8 @@
 """Plots that every package's reports share: loss curves over steps, accuracies as bars.
 
-Each function returns a `matplotlib.figure.Figure` made without pyplot, so that nothing global is touched and no display is needed.
-Colours are middle tones, legible on white and on dark paper; black and white turn with the page (see `report_svg.py`).
+Each function returns a `matplotlib.figure.Figure` made without pyplot, so that nothing global is touched and no
+display is needed. Colours are middle tones, legible on white and on dark paper; black and white turn with the page
+(see `report_svg.py`).
 
 Left out: scaling-law plots (`cs336_scaling/plots.py`). Read next: `intervals.py`.
 """
@@ -92,7 +93,7 @@ def plot_bars(
     if chance is not None:
         axes.axhline(chance, color=COLOURS[-1], linewidth=1.5, linestyle="--", label=f"chance {chance:.0%}")
     axes.set_xticks(range(len(groups)), groups)
-    axes.set_ylim(0, 1)
+    axes.set_ylim(0, 1.03)
     axes.set_ylabel(ylabel)
     figure.legend(frameon=False, loc="outside upper center", ncols=len(counts) + 1)
     return figure
@@ -104,7 +105,7 @@ def _new_figure() -> tuple[matplotlib.figure.Figure, matplotlib.axes.Axes]:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("plots need matplotlib; install it with: pip install matplotlib") from error
-    figure = Figure(figsize=(7.2, 4.0), layout="constrained")
+    figure = Figure(figsize=(6.0, 3.5), layout="constrained")
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#8a8f98", alpha=0.3, linewidth=0.8)

@@ -1,6 +1,7 @@
 """Where a result came from: versions, machine and commit, as one JSON-ready dictionary.
 
-Left out: accelerators (whoever uses one adds its name) and the list of every installed package. Read next: `directory.py`.
+Left out: accelerators (whoever uses one adds its name) and the list of every installed package. Read next:
+`directory.py`.
 """
 
 from __future__ import annotations
@@ -34,9 +35,11 @@ def _version(distribution: str) -> str | None:
 
 
 def git_commit(file: str | os.PathLike[str]) -> str | None:
-    """Commit of the checkout that tracks `file`, with "-dirty" where tracked files were changed; None outside a checkout.
+    """Commit of the checkout that tracks `file`, with "-dirty" where tracked files were changed; None outside a
+    checkout.
 
-    A file that lies inside a checkout but is not tracked by it (an installed package in a `.venv`) has no commit either.
+    A file that lies inside a checkout but is not tracked by it (an installed package in a `.venv`) has no commit
+    either.
     """
     folder, name = os.path.split(os.path.abspath(file))
     if _git(folder, "ls-files", "--error-unmatch", name) is None:

@@ -5,7 +5,8 @@ A report is a title and a list of blocks; a section is a block with a title and 
     report.html    one file, no scripts, nothing fetched; light and dark, phone and print
     report.md      the same content, with the figures in figures/NAME.svg
 
-The same report gives the same bytes: no dates, no random ids. Whatever text goes in (model samples, web pages) comes out as text.
+The same report gives the same bytes: no dates, no random ids. Whatever text goes in (model samples, web pages) comes
+out as text.
 
 Left out: plots (`plots.py` makes some), mathematics. Read next: `report_html.py`, `report_markdown.py`.
 """
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Paragraph:
-    """Running text in Markdown: bold, emphasis, `code`, links, lists. HTML and images in it are shown as they are typed."""
+    """Running text in Markdown: bold, emphasis, `code`, links, lists. HTML and images in it show as they are typed."""
 
     text: str
 
@@ -56,7 +57,9 @@ class Table:
         if self.align is not None:
             return self.align
         columns = [[row[i] for row in self.rows] for i in range(len(self.headers))]
-        numeric = [any(_is_number(cell) for cell in c) and all(cell is None or _is_number(cell) for cell in c) for c in columns]
+        numeric = [
+            any(_is_number(cell) for cell in c) and all(cell is None or _is_number(cell) for cell in c) for c in columns
+        ]
         return "".join("r" if right else "l" for right in numeric)
 
 

@@ -83,7 +83,10 @@ class _Page:
         entries = [entry for entry in self.entries if entry[0] <= 3]
         if len(entries) < 2:
             return ""
-        items = [f'<li class="level{level}"><a href="#{anchor}">{_escape(title)}</a></li>\n' for level, anchor, title in entries]
+        items = [
+            f'<li class="level{level}"><a href="#{anchor}">{_escape(title)}</a></li>\n'
+            for level, anchor, title in entries
+        ]
         return f'<nav aria-label="Contents">\n<ul>\n{"".join(items)}</ul>\n</nav>\n'
 
     def blocks(self, section: Section, *, level: int) -> str:
@@ -107,7 +110,9 @@ class _Page:
                 return f'<figure class="code">\n{_caption("figcaption", caption)}{code}\n</figure>\n'
             case KeyFigures():
                 return f'<ul class="tiles">\n{"".join(_tiles(block))}</ul>\n'
-        raise TypeError(f"a report block must be a Section, Paragraph, Table, Picture, Preformatted or KeyFigures; got {block!r}")
+        raise TypeError(
+            f"a report block must be a Section, Paragraph, Table, Picture, Preformatted or KeyFigures; got {block!r}"
+        )
 
     def section(self, section: Section, level: int) -> str:
         """A section with its heading; the anchor is the title in plain letters, numbered where two are alike."""
@@ -129,8 +134,8 @@ class _Page:
         )
         label = _escape(table.caption or "Table")
         return (
-            f'<div class="scroll" role="region" aria-label="{label}" tabindex="0">\n<table>\n{_caption("caption", table.caption)}'
-            f"<thead>\n<tr>{head}</tr>\n</thead>\n<tbody>\n{rows}</tbody>\n</table>\n</div>\n"
+            f'<div class="scroll" role="region" aria-label="{label}" tabindex="0">\n<table>\n'
+            f"{_caption('caption', table.caption)}<thead>\n<tr>{head}</tr>\n</thead>\n<tbody>\n{rows}</tbody>\n</table>\n</div>\n"
         )
 
     def cell(self, cell: Cell) -> str:

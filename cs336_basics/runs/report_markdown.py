@@ -1,7 +1,7 @@
 """A report as Markdown (CommonMark with GitHub's tables), for terminals, pull requests and diffs.
 
-Plain text is escaped mark by mark, so that it reads the same in every renderer. Paragraphs are Markdown already; only HTML tags and
-images in them are escaped, since the HTML page does not honour these either.
+Plain text is escaped mark by mark, so that it reads the same in every renderer. Paragraphs are Markdown already; only
+HTML tags and images in them are escaped, since the HTML page does not honour these either.
 
 Read next: `report_html.py`, the same blocks as a page.
 """
@@ -9,6 +9,7 @@ Read next: `report_html.py`, the same blocks as a page.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 
 from cs336_basics.runs.report import (
     Block,
@@ -56,7 +57,9 @@ def _block(block: Block) -> str:
         case KeyFigures(figures):
             rows = [(f.label, f.value, f.target, f.verdict) for f in figures]
             return _table(("", "value", "target", "result"), rows, "lrrl")
-    raise TypeError(f"a report block must be a Section, Paragraph, Table, Picture, Preformatted or KeyFigures; got {block!r}")
+    raise TypeError(
+        f"a report block must be a Section, Paragraph, Table, Picture, Preformatted or KeyFigures; got {block!r}"
+    )
 
 
 def _captioned(caption: str, text: str) -> str:
@@ -64,13 +67,13 @@ def _captioned(caption: str, text: str) -> str:
     return f"*{_escape(caption)}*\n\n{text}" if caption else text
 
 
-def _table(headers: object, rows: object, align: str) -> str:
+def _table(headers: Sequence[Cell], rows: Iterable[Sequence[Cell]], align: str) -> str:
     """A GitHub table."""
     lines = [_row(headers), "| " + " | ".join(_RULES[letter] for letter in align) + " |", *map(_row, rows)]
     return "\n".join(lines)
 
 
-def _row(cells: object) -> str:
+def _row(cells: Sequence[Cell]) -> str:
     """One line of a table."""
     return "| " + " | ".join(map(_cell, cells)) + " |"
 

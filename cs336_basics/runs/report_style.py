@@ -27,8 +27,11 @@ h3 { font-size: 1.18rem; }
 h4, h5, h6 { font-size: 1rem; }
 p, ul, ol, blockquote { margin: 0 0 1em; }
 a { color: var(--accent); text-underline-offset: .15em; }
-code, pre { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; font-size: .875em; }
-p code, li code, td code { background: var(--paper); border: 1px solid var(--line); border-radius: 4px; padding: .08em .32em; }
+code, pre { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; font-size: .875em; }
+p code, li code, td code {
+  white-space: break-spaces; border-radius: 4px; padding: .08em .32em;
+  background: var(--paper); border: 1px solid var(--line);
+}
 blockquote { border-left: 3px solid var(--line); padding-left: 1rem; color: var(--soft); }
 nav { margin: 1.5rem 0 2rem; font-size: .94rem; }
 nav ul { list-style: none; margin: 0; padding: 0; }
@@ -64,7 +67,7 @@ th:last-child, td:last-child { padding-right: 0; }
   background: var(--paper); border: 1px solid var(--line); border-top: 3px solid var(--line); border-radius: 10px;
 }
 .tiles .label { color: var(--soft); font-size: .87rem; line-height: 1.35; }
-.tiles .value { font-size: 1.7rem; font-weight: 650; line-height: 1.3; font-variant-numeric: tabular-nums; }
+.tiles .value { font-size: 1.5rem; font-weight: 650; line-height: 1.3; font-variant-numeric: tabular-nums; }
 .tiles .below { display: flex; justify-content: space-between; gap: .5rem; margin-top: auto; font-size: .87rem; }
 .tiles .target { color: var(--soft); }
 .tiles .verdict { font-weight: 650; }

@@ -1,7 +1,8 @@
 """Figures as SVG: a file that stands alone, and a form for inlining that takes the page's colours.
 
-Inlined, black becomes `currentColor` and white the page's `--paper`, so that a figure with matplotlib's default look is legible in
-light and dark; other colours stay. Ids get the figure's name as prefix, since one page holds many figures.
+Inlined, black becomes `currentColor` and white the page's `--paper`, so that a figure with matplotlib's default look
+is legible in light and dark; other colours stay. Ids get the figure's name as prefix, since one page holds many
+figures.
 
 Left out: raster images. Read next: `plots.py`.
 """
@@ -28,8 +29,7 @@ def figure_to_svg(figure: matplotlib.figure.Figure, *, name: str) -> str:
     except ImportError as error:
         raise ImportError("figures need matplotlib; install it with: pip install matplotlib") from error
     drawing = io.StringIO()
-    reproducible = {"svg.hashsalt": name, "svg.fonttype": "none"}  # fonttype none: letters stay letters
-    with matplotlib.rc_context(reproducible):
+    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):  # none: letters stay letters
         figure.savefig(drawing, format="svg", metadata={"Date": None, "Creator": None})
     return re.sub(r"[ \t]+$", "", drawing.getvalue(), flags=re.MULTILINE)
 
@@ -52,7 +52,7 @@ def inline_svg(svg: str, *, name: str, alt: str) -> str:
         element.attrib = {_local(key): _adapt(_local(key), value, name) for key, value in element.attrib.items()}
     width = float(root.attrib.pop("width").removesuffix("pt"))
     root.attrib.pop("height")
-    root.attrib |= {"role": "img", "aria-label": alt, "style": f"max-width: {width * 4 / 3:.0f}px"}
+    root.attrib |= {"role": "img", "aria-label": alt, "style": f"max-width: {width * 1.6:.0f}px"}
     return ElementTree.tostring(root, encoding="unicode", short_empty_elements=False)
 
 
