@@ -18,7 +18,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from cs336_basics.runs.atomic import atomic_write
 
@@ -116,7 +116,7 @@ class Section:
     title: str
     blocks: list[Block] = dataclasses.field(default_factory=list)
 
-    def add(self, *blocks: Block) -> Section:
+    def add(self, *blocks: Block) -> Self:
         """Append blocks; returns the section itself."""
         self.blocks.extend(blocks)
         return self

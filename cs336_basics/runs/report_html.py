@@ -135,7 +135,8 @@ class _Page:
         label = _escape(table.caption or "Table")
         return (
             f'<div class="scroll" role="region" aria-label="{label}" tabindex="0">\n<table>\n'
-            f"{_caption('caption', table.caption)}<thead>\n<tr>{head}</tr>\n</thead>\n<tbody>\n{rows}</tbody>\n</table>\n</div>\n"
+            f"{_caption('caption', table.caption)}<thead>\n<tr>{head}</tr>\n</thead>\n"
+            f"<tbody>\n{rows}</tbody>\n</table>\n</div>\n"
         )
 
     def cell(self, cell: Cell) -> str:
