@@ -89,7 +89,10 @@ def full_report(text: str = "plain") -> Report:
         ),
         Section("Two").add(
             Picture(
-                plot_loss_curves(records, floor=1.0, floor_label=text.replace("$", "")), "loss", f"alt {text}", text
+                plot_loss_curves(records, floor=1.0, floor_label=text.replace("$", "").replace("\n", " ")),
+                "loss",
+                f"alt {text}",
+                text,
             ),
             Picture(
                 plot_bars(["a", "b"], {"before": [(1, 10), (0, 10)], "after": [(9, 10), (10, 10)]}), "bars", "bars"
