@@ -1,0 +1,203 @@
+"""Stories with a known entropy: a synthetic corpus for which the best possible loss can be stated.
+
+Every story is drawn from the grammar of `story_grammar.py`, which knows the exact probability of each text. The mean of
+-log p over documents is therefore an entropy floor that no model can beat in expectation, whatever its tokenizer:
+
+    floor in nats per token = nats / tokens          floor in bits per byte = nats / (ln 2 * bytes)
+
+About half of the sentences are lookups that only a reader who tracks the state of the world can predict, so the distance of a
+model from the floor shows how much of agreement, reference and state it has learnt.
+
+Left out: the variety of real text; see `download.py` and `stdlib_source.py`. Read next: `story_vocabulary.py` (the words),
+`story_world.py` (the state), `story_events.py` (the sentences), `story_grammar.py` and `story_narrators.py` (the
+probabilities), `story_cloze.py` (the questions).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from cs336_basics.corpora.story_cloze import ClozeQuestion, cloze_questions
+from cs336_basics.corpora.story_grammar import GRAMMAR_VERSION
+from cs336_basics.corpora.story_narrators import Answer, Story, generate_story, log_probability
+from cs336_basics.corpora.story_vocabulary import DEFAULT, EventWeights, StoryConfig, ThingGroup
+from cs336_basics.runs.atomic import atomic_write, write_json
+
+__all__ = [
+    "DEFAULT",
+    "Answer",
+    "ClozeQuestion",
+    "EventWeights",
+    "Story",
+    "StoryConfig",
+    "ThingGroup",
+    "cloze_questions",
+    "entropy_floor",
+    "generate_story",
+    "log_probability",
+    "write_stories",
+]
+
+END_OF_TEXT = "<|endoftext|>"
+
+
+def entropy_floor(split: Mapping[str, Any], *, num_tokens: int) -> dict[str, float]:
+    """Return the best expected loss on a split of the manifest.
+
+    Args:
+        split: `manifest["train"]` or `manifest["valid"]`.
+        num_tokens: predicted tokens of that split under your tokenizer, the end-of-text token of each document included (it
+            is certain after the line feed, so it adds a token but no nats).
+
+    Returns:
+        `nats_per_token` = nats / num_tokens and `bits_per_byte` = nats / (ln 2 * bytes). A model that sees a document from its
+        beginning cannot do better in expectation; on a finite split it can by luck, by about 1 / sqrt(documents).
+
+    Raises:
+        ValueError: num_tokens < 1.
+    """
+    if num_tokens < 1:
+        raise ValueError(f"num_tokens must be at least 1; got {num_tokens}")
+    return {
+        "nats_per_token": split["nats"] / num_tokens,
+        "bits_per_byte": split["nats"] / (math.log(2) * split["bytes"]),
+    }
+
+
+def write_stories(
+    directory: str | Path,
+    *,
+    num_train: int,
+    num_valid: int,
+    seed: int,
+    num_cloze: int = 500,
+    config: StoryConfig = DEFAULT,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Write train.txt, valid.txt, cloze.jsonl and manifest.json; nothing is done when they are there already.
+
+    Args:
+        directory: created when missing.
+        num_train, num_valid: documents per split. The splits and the questions come from separate random streams; a validation
+            story that is also a training story (practically impossible with the default words) is drawn again.
+        seed: same seed, same bytes, on every platform and Python version.
+        num_cloze: questions, in equal shares per kind.
+        config: words and weights.
+        progress: called with (documents done, documents in all) now and then.
+
+    Returns:
+        The manifest: generator version, seed, configuration hash, and per split `documents`, `bytes` (UTF-8, without end-of-text
+        tokens), `nats` (sum of -log p), `expected_nats` (sum of choice entropies), `sha256` of the file.
+
+    Raises:
+        ValueError: a count below 1.
+
+    Complexity: about 1 GB of text per hour and core; memory holds one digest per training story.
+    """
+    if min(num_train, num_valid, num_cloze) < 1:
+        raise ValueError(f"document and question counts must be at least 1; got {num_train}, {num_valid}, {num_cloze}")
+    directory = Path(directory)
+    request = {
+        "corpus": "stories",
+        "grammar_version": GRAMMAR_VERSION,
+        "config_sha256": config.fingerprint(),
+        "seed": seed,
+        "num_train": num_train,
+        "num_valid": num_valid,
+        "num_cloze": num_cloze,
+    }
+    existing = _whole_manifest(directory, request)
+    if existing is not None:
+        return existing
+    report = _Progress(num_train + num_valid, progress)
+    seen: set[bytes] = set()
+    train = _write_split(directory / "train.txt", _stories(seed, "train", config), num_train, seen, report)
+    fresh = (story for story in _stories(seed, "valid", config) if _digest(story.text) not in seen)
+    valid = _write_split(directory / "valid.txt", fresh, num_valid, set(), report)
+    manifest = {**request, "train": train, "valid": valid}
+    manifest["cloze"] = _write_cloze(directory / "cloze.jsonl", f"stories cloze {seed}", num_cloze, config)
+    write_json(directory / "manifest.json", manifest)
+    return manifest
+
+
+def _stories(seed: int, split: str, config: StoryConfig) -> Iterator[Story]:
+    """Draw stories without end from the split's own random stream."""
+    rng = random.Random(
+        f"stories {split} {seed}"
+    )  # text seeds go through SHA-512: streams of different names are unrelated
+    while True:
+        yield generate_story(rng, config=config)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()[:16]
+
+
+class _Progress:
+    """Counts documents and tells the caller about every thousandth."""
+
+    def __init__(self, total: int, callback: Callable[[int, int], None] | None) -> None:
+        self.done, self.total, self.callback = 0, total, callback
+
+    def step(self) -> None:
+        """Count one document."""
+        self.done += 1
+        if self.callback and (self.done % 1000 == 0 or self.done == self.total):
+            self.callback(self.done, self.total)
+
+
+def _write_split(
+    path: Path, stories: Iterator[Story], count: int, seen: set[bytes], report: _Progress
+) -> dict[str, Any]:
+    """Write `count` stories, add their digests to `seen` and return what the manifest says about the file."""
+    num_bytes, nats, expected, digest = 0, [], [], hashlib.sha256()
+    with atomic_write(path, "wb") as file:
+        for _ in range(count):
+            story = next(stories)
+            document = story.text.encode()
+            line = document + END_OF_TEXT.encode()
+            file.write(line)
+            digest.update(line)
+            seen.add(_digest(story.text))
+            num_bytes += len(document)
+            nats.append(-story.log_probability)
+            expected.append(story.entropy)
+            report.step()
+    return {
+        "documents": count,
+        "bytes": num_bytes,
+        "nats": round(math.fsum(nats), 6),
+        "expected_nats": round(math.fsum(expected), 6),
+        "sha256": digest.hexdigest(),
+    }
+
+
+def _write_cloze(path: Path, seed: str, count: int, config: StoryConfig) -> dict[str, Any]:
+    """Write the questions, one JSON object per line."""
+    questions = cloze_questions(random.Random(seed), count=count, config=config)
+    text = "".join(json.dumps(dataclasses.asdict(question)) + "\n" for question in questions)
+    with atomic_write(path, "w") as file:
+        file.write(text)
+    return {"questions": count, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def _whole_manifest(directory: Path, request: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the manifest when it answers this request and the files it names are unchanged."""
+    path = directory / "manifest.json"
+    if not path.exists():
+        return None
+    manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if any(manifest.get(key) != value for key, value in request.items()):
+        return None
+    for key, name in (("train", "train.txt"), ("valid", "valid.txt"), ("cloze", "cloze.jsonl")):
+        file = directory / name
+        if not file.exists() or hashlib.sha256(file.read_bytes()).hexdigest() != manifest[key]["sha256"]:
+            return None
+    return manifest
