@@ -13,6 +13,7 @@ Read next: `story_grammar.py`.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -28,7 +29,7 @@ ANSWER_KINDS = ("where_thing", "where_carried", "who_holds", "where_person", "wh
 def go(world: World) -> Iterator[Option]:
     """Mia went to the garden."""
     for person in world.people:
-        if person is not world.walker:
+        if person is not world.walker and not world.tempted(person):
             yield f" {world.name(person)} went to the", _went, (person,)
 
 
@@ -44,10 +45,10 @@ def _went(world: World, person: Person) -> None:
 
 def go_together(world: World) -> Iterator[Option]:
     """Mia and Tom went to the garden."""
-    for index, first in enumerate(world.people):
-        for second in world.people[index + 1 :]:
-            if first.place == second.place and world.walker not in (first, second):
-                yield f" {first.name} and {second.name} went to the", _went_together, (first, second)
+    free = [person for person in world.people if person is not world.walker and not world.tempted(person)]
+    for first, second in itertools.combinations(free, 2):
+        if first.place == second.place:
+            yield f" {first.name} and {second.name} went to the", _went_together, (first, second)
 
 
 def _went_together(world: World, first: Person, second: Person) -> None:
@@ -81,12 +82,15 @@ def _moved(world: World, person: Person, thing: Thing) -> None:
 
 def put_down(world: World) -> Iterator[Option]:
     """Mia put down the red ball."""
-    for thing in _held(world):
-        yield f" {world.name(thing.holder)} put down the {thing.text}.", _put, (thing.holder, thing)
+    for holder, thing in _held(world):
+        yield f" {world.name(holder)} put down the {thing.text}.", _put, (holder, thing)
 
 
-def _held(world: World) -> list[Thing]:
-    return [thing for thing in world.things if thing.holder is not None and thing is not world.handled]
+def _held(world: World) -> Iterator[tuple[Person, Thing]]:
+    """Yield what people hold and may part with: not what they want for themselves, nor what they have just got."""
+    for thing in world.things:
+        if thing.holder is not None and thing.holder.wanted is not thing and thing is not world.handled:
+            yield thing.holder, thing
 
 
 def _put(world: World, person: Person, thing: Thing) -> None:
@@ -96,8 +100,8 @@ def _put(world: World, person: Person, thing: Thing) -> None:
 
 def leave(world: World) -> Iterator[Option]:
     """Mia left the red ball in the garden."""
-    for thing in _held(world):
-        yield f" {world.name(thing.holder)} left the {thing.text} in the", _left, (thing.holder, thing)
+    for holder, thing in _held(world):
+        yield f" {world.name(holder)} left the {thing.text} in the", _left, (holder, thing)
 
 
 def _left(world: World, person: Person, thing: Thing) -> None:
@@ -108,9 +112,9 @@ def _left(world: World, person: Person, thing: Thing) -> None:
 
 def give(world: World) -> Iterator[Option]:
     """Mia gave the red ball to Tom."""
-    for thing in _held(world):
-        for other in world.companions(thing.holder):
-            yield f" {world.name(thing.holder)} gave the {thing.text} to {other.name}.", _gave, (other, thing)
+    for holder, thing in _held(world):
+        for other in world.companions(holder):
+            yield f" {world.name(holder)} gave the {thing.text} to {other.name}.", _gave, (other, thing)
 
 
 def _gave(world: World, other: Person, thing: Thing) -> None:
@@ -129,15 +133,15 @@ def want(world: World) -> Iterator[Option]:
     """Tom was hungry and wanted the small apple."""
     for person in world.people:
         if person.wanted is None or person.wanted.holder is person:
-            for thing in world.things:
-                if thing.holder is not person and thing is not person.wanted and thing is not world.handled:
-                    for feeling in thing.group.feelings:
-                        text = f" {world.name(person)} was {feeling} and wanted the {thing.text}."
-                        yield text, _wanted, (person, thing, feeling)
+            things = [thing for thing in world.things if thing.holder is not person and thing is not world.handled]
+            if things:
+                yield f" {world.name(person)} was", _wanted, (person, things)
 
 
-def _wanted(world: World, person: Person, thing: Thing, feeling: str) -> None:
-    person.wanted, person.feeling = thing, feeling
+def _wanted(world: World, person: Person, things: list[Thing]) -> None:
+    wants = [(feeling, thing) for thing in things for feeling in thing.group.feelings]
+    texts = [f" {feeling} and wanted the {thing.text}." for feeling, thing in wants]
+    person.feeling, person.wanted = wants[world.narrator.choose(texts, [1] * len(texts))]
     world.focus, world.recent = person, (person,)
 
 
@@ -163,10 +167,10 @@ def _took_because(world: World, person: Person, thing: Thing) -> None:
 
 def give_because(world: World) -> Iterator[Option]:
     """Mia gave the small apple to Tom because he was hungry."""
-    for thing in _held(world):
-        for other in world.companions(thing.holder):
+    for holder, thing in _held(world):
+        for other in world.companions(holder):
             if thing is other.wanted:
-                text = f" {world.name(thing.holder)} gave the {thing.text} to {other.name} because {other.she} was"
+                text = f" {world.name(holder)} gave the {thing.text} to {other.name} because {other.she} was"
                 yield text, _gave_because, (other, thing)
 
 
@@ -179,13 +183,15 @@ def _gave_because(world: World, other: Person, thing: Thing) -> None:
 def find_thing(world: World) -> Iterator[Option]:
     """Tom looked for the red ball. He found it in the garden."""
     for person in world.people:
-        for thing in world.things:
-            if thing.place != person.place and thing not in world.recent:
-                text = f" {world.name(person)} looked for the {thing.text}. {person.she.capitalize()} found {thing.it} in the"
-                yield text, _found_thing, (person, thing)
+        if not world.tempted(person):
+            things = [thing for thing in world.things if thing.place != person.place and thing not in world.recent]
+            if things:
+                yield f" {world.name(person)} looked for the", _found_thing, (person, things)
 
 
-def _found_thing(world: World, person: Person, thing: Thing) -> None:
+def _found_thing(world: World, person: Person, things: list[Thing]) -> None:
+    texts = [f" {thing.text}. {person.capital_she} found {thing.it} in the" for thing in things]
+    thing = things[world.narrator.choose(texts, [1] * len(texts))]
     _tell_place(world, thing)
     _followed(world, person, thing.place)
     world.recent = (person, thing)
@@ -214,9 +220,7 @@ def find_person(world: World) -> Iterator[Option]:
     for person in world.people:
         for other in world.people:
             if other.place != person.place and other not in world.recent:
-                text = (
-                    f" {world.name(person)} looked for {other.name}. {person.she.capitalize()} found {other.her} in the"
-                )
+                text = f" {world.name(person)} looked for {other.name}. {person.capital_she} found {other.her} in the"
                 yield text, _found_person, (person, other)
 
 
@@ -259,7 +263,7 @@ def where_person(world: World) -> Iterator[Option]:
     """Where was Mia? She was in the garden."""
     for person in world.people:
         if person not in world.recent:
-            yield f" Where was {person.name}? {person.she.capitalize()} was in the", _person_was_somewhere, (person,)
+            yield f" Where was {person.name}? {person.capital_she} was in the", _person_was_somewhere, (person,)
 
 
 def _person_was_somewhere(world: World, person: Person) -> None:
@@ -292,7 +296,7 @@ def why(world: World) -> Iterator[Option]:
     """Why did Tom want the small apple? He was hungry."""
     for person in world.people:
         if person.wanted and person not in world.recent:
-            text = f" Why did {person.name} want the {person.wanted.text}? {person.she.capitalize()} was"
+            text = f" Why did {person.name} want the {person.wanted.text}? {person.capital_she} was"
             yield text, _wanted_because, (person,)
 
 
@@ -339,7 +343,7 @@ def ask_where_person(world: World) -> Iterator[Option]:
         if world.companions(asker):
             for person in world.people:
                 if person.place != asker.place and person not in world.recent:
-                    text = f' "Where is {person.name}?" asked {asker.name}. "{person.she.capitalize()} is in the'
+                    text = f' "Where is {person.name}?" asked {asker.name}. "{person.capital_she} is in the'
                     yield text, _replied_person, (asker, person)
 
 

@@ -110,26 +110,26 @@ def _new_person_somewhere(world: World) -> None:
 
 def _introduce_things(world: World) -> None:
     """Say what lies where; the first "There" has been said."""
-    kinds, texts = _thing_kinds(world.config)
-    used: set[str] = set()
+    texts, kinds = _thing_kinds(world.config)
+    weights = [1] * len(texts)
     for count in range(world.config.num_things):
         if count:
             world.narrator.say(" There ")
-        weights = [int(noun not in used) for _, noun, _, _ in kinds]
-        adjective, noun, plural, group = kinds[world.narrator.choose(texts, weights)]
-        used.add(noun)
-        world.things.append(Thing(f"{adjective} {noun}", plural, group, lies_at=world.choose_place({})))
+        phrase, group, plural, same_noun = kinds[world.narrator.choose(texts, weights)]
+        weights[same_noun] = [0] * (same_noun.stop - same_noun.start)
+        world.things.append(Thing(phrase, plural, group, lies_at=world.choose_place({})))
 
 
 @functools.lru_cache(maxsize=8)
-def _thing_kinds(config: StoryConfig) -> tuple[list[tuple[str, str, bool, ThingGroup]], list[str]]:
-    """Return every (adjective, noun, plural, group) and the text that introduces it."""
-    kinds, texts = [], []
+def _thing_kinds(config: StoryConfig) -> tuple[list[str], list[tuple[str, ThingGroup, bool, slice]]]:
+    """Return the texts that introduce things, and for each the phrase, group, number and the range of texts with its noun."""
+    texts: list[str] = []
+    kinds: list[tuple[str, ThingGroup, bool, slice]] = []
     for group in config.groups:
         for noun in group.singular + group.plural:
+            same_noun = slice(len(texts), len(texts) + len(group.adjectives))
             for adjective in group.adjectives:
-                plural = noun in group.plural
-                verb = "were some" if plural else "was an" if adjective[0] in "aeiou" else "was a"
-                kinds.append((adjective, noun, plural, group))
+                verb = "were some" if noun in group.plural else "was an" if adjective[0] in "aeiou" else "was a"
                 texts.append(f"{verb} {adjective} {noun} in the")
-    return kinds, texts
+                kinds.append((f"{adjective} {noun}", group, noun in group.plural, same_noun))
+    return texts, kinds

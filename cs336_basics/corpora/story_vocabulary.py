@@ -33,27 +33,27 @@ class EventWeights:
     """How often each family of sentences is chosen, relative to the families possible at that moment; 0 removes a family."""
 
     # State changes: each carries new information.
-    go: int = 14
+    go: int = 12
     go_together: int = 4
-    take: int = 9
-    put_down: int = 4
+    take: int = 14
+    put_down: int = 5
     leave: int = 2
     give: int = 7
-    want: int = 5
+    want: int = 6
     # Lookups: their answers follow from what was told before.
-    take_because: int = 6
-    give_because: int = 5
-    find_thing: int = 4
+    take_because: int = 8
+    give_because: int = 8
+    find_thing: int = 3
     find_person: int = 3
-    where_thing: int = 5
-    where_carried: int = 5
+    where_thing: int = 3
+    where_carried: int = 7
     where_person: int = 5
-    who_holds: int = 4
+    who_holds: int = 6
     nobody_holds: int = 1
     why: int = 3
-    ask_where_thing: int = 4
+    ask_where_thing: int = 3
     ask_where_person: int = 4
-    ask_who_holds: int = 4
+    ask_who_holds: int = 6
     ask_why: int = 4
 
 
@@ -77,9 +77,9 @@ class StoryConfig:
     friend_weight: int = 2  # a third person comes in ...
     no_friend_weight: int = 1  # ... or does not
     new_place_weight: int = 1  # a place not mentioned so far, when someone goes or something lies somewhere
-    known_place_weight: int = 6  # a place mentioned before
-    wanted_place_weight: int = 24  # the place where the thing is that the person wants
-    min_events: int = 6
+    known_place_weight: int = 8  # a place mentioned before
+    wanted_place_weight: int = 40  # the place where the thing is that the person wants
+    min_events: int = 7
     max_events: int = 14
     mean_extra_events: int = 2  # from min_events on, the story ends with probability 1 / (mean_extra_events + 1)
     weights: EventWeights = EventWeights()

@@ -8,7 +8,6 @@ Left out: what people know; they answer as the narrator would. Read next: `story
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -48,6 +47,11 @@ class Person:
         return "she" if self.girl else "he"
 
     @property
+    def capital_she(self) -> str:
+        """Subject pronoun that begins a sentence."""
+        return "She" if self.girl else "He"
+
+    @property
     def her(self) -> str:
         """Object pronoun."""
         return "her" if self.girl else "him"
@@ -80,6 +84,7 @@ class World:
 
     narrator: Narrator
     config: StoryConfig
+    place_texts: list[str] = field(init=False)
     people: list[Person] = field(default_factory=list)
     things: list[Thing] = field(default_factory=list)
     known: set[str] = field(default_factory=set)  # places mentioned
@@ -88,26 +93,36 @@ class World:
     handled: Thing | None = None  # the thing the last sentence moved: not moved again at once
     walker: Person | None = None  # the person the last sentence moved
 
+    def __post_init__(self) -> None:
+        """Prepare the option texts for places."""
+        self.place_texts = [f" {place}." for place in self.config.places]
+
     def name(self, person: Person) -> str:
         """Return the subject that begins a sentence: the pronoun right after a sentence about the same person."""
-        return person.she.capitalize() if person is self.focus else person.name
+        return person.capital_she if person is self.focus else person.name
 
     def choose_place(self, special: dict[str, int]) -> str:
         """Choose and emit a place and the full stop; `special` overrides the weight of some places."""
         config, known = self.config, self.known
-        weights = [config.known_place_weight if place in known else config.new_place_weight for place in config.places]
+        weights = [config.new_place_weight] * len(config.places)
+        for place in known:
+            weights[config.places.index(place)] = config.known_place_weight
         for place, weight in special.items():
             weights[config.places.index(place)] = weight
-        place = config.places[self.narrator.choose(_place_texts(config), weights)]
+        place = config.places[self.narrator.choose(self.place_texts, weights)]
         known.add(place)
         return place
+
+    def tempted(self, person: Person) -> bool:
+        """Whether what the person wants lies at hand: then nobody walks away."""
+        wanted = person.wanted
+        return (
+            wanted is not None
+            and wanted.lies_at == person.place
+            and wanted.holder is None
+            and wanted is not self.handled
+        )
 
     def companions(self, person: Person) -> list[Person]:
         """Return the others at the same place."""
         return [other for other in self.people if other is not person and other.place == person.place]
-
-
-@functools.lru_cache(maxsize=8)
-def _place_texts(config: StoryConfig) -> tuple[str, ...]:
-    """Return the option texts for places."""
-    return tuple(f" {place}." for place in config.places)
