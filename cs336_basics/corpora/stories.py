@@ -5,20 +5,22 @@ Every story is drawn from the grammar of `story_grammar.py`, which knows the exa
 
     floor in nats per token = nats / tokens          floor in bits per byte = nats / (ln 2 * bytes)
 
-About half of the sentences are lookups that only a reader who tracks the state of the world can predict, so the distance of a
-model from the floor shows how much of agreement, reference and state it has learnt.
+About half of the sentences are lookups that only a reader who tracks the state of the world can predict, so the
+distance of a model from the floor shows how much of agreement, reference and state it has learnt.
 
-Left out: the variety of real text; see `download.py` and `stdlib_source.py`. Read next: `story_vocabulary.py` (the words),
-`story_world.py` (the state), `story_events.py` (the sentences), `story_grammar.py` and `story_narrators.py` (the
-probabilities), `story_cloze.py` (the questions).
+Left out: the variety of real text; see `download.py` and `stdlib_source.py`. Read next: `story_vocabulary.py` (the
+words), `story_world.py` (the state), `story_events.py` (the sentences), `story_grammar.py` and `story_narrators.py`
+(the probabilities), `story_cloze.py` (the questions).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
+import multiprocessing
 import random
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -45,7 +47,7 @@ __all__ = [
     "write_stories",
 ]
 
-END_OF_TEXT = "<|endoftext|>"
+END_OF_TEXT = b"<|endoftext|>"
 
 
 def entropy_floor(split: Mapping[str, Any], *, num_tokens: int) -> dict[str, float]:
@@ -53,12 +55,13 @@ def entropy_floor(split: Mapping[str, Any], *, num_tokens: int) -> dict[str, flo
 
     Args:
         split: `manifest["train"]` or `manifest["valid"]`.
-        num_tokens: predicted tokens of that split under your tokenizer, the end-of-text token of each document included (it
-            is certain after the line feed, so it adds a token but no nats).
+        num_tokens: predicted tokens of that split under your tokenizer, the end-of-text token of each document
+            included (it is certain after the line feed, so it adds a token but no nats).
 
     Returns:
-        `nats_per_token` = nats / num_tokens and `bits_per_byte` = nats / (ln 2 * bytes). A model that sees a document from its
-        beginning cannot do better in expectation; on a finite split it can by luck, by about 1 / sqrt(documents).
+        `nats_per_token` = nats / num_tokens and `bits_per_byte` = nats / (ln 2 * bytes). A model that sees a document
+        from its beginning cannot do better in expectation; on a finite split it can by luck, by about 1 /
+        sqrt(documents).
 
     Raises:
         ValueError: num_tokens < 1.
@@ -79,30 +82,36 @@ def write_stories(
     seed: int,
     num_cloze: int = 500,
     config: StoryConfig = DEFAULT,
+    num_processes: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Write train.txt, valid.txt, cloze.jsonl and manifest.json; nothing is done when they are there already.
 
     Args:
         directory: created when missing.
-        num_train, num_valid: documents per split. The splits and the questions come from separate random streams; a validation
-            story that is also a training story (practically impossible with the default words) is drawn again.
-        seed: same seed, same bytes, on every platform and Python version.
+        num_train: training documents.
+        num_valid: validation documents to draw. The splits and the questions come from separate random streams; a
+            validation story that is also a training story (practically impossible with the default words) is removed.
+        seed: same seed, same bytes, on every platform and Python version, whatever the number of processes.
         num_cloze: questions, in equal shares per kind.
         config: words and weights.
+        num_processes: processes that draw stories; above 1 the calling script needs its `if __name__ == "__main__":`.
         progress: called with (documents done, documents in all) now and then.
 
     Returns:
-        The manifest: generator version, seed, configuration hash, and per split `documents`, `bytes` (UTF-8, without end-of-text
-        tokens), `nats` (sum of -log p), `expected_nats` (sum of choice entropies), `sha256` of the file.
+        The manifest: the request, and per split `documents`, `bytes` (UTF-8, without end-of-text tokens), `nats` (sum
+        of
+        -log p), `expected_nats` (sum of the entropies of the choices met), `sha256` (of the file), `removed`
+        (documents).
 
     Raises:
-        ValueError: a count below 1.
+        ValueError: a count below 1, or every validation story is also a training story.
 
-    Complexity: about 1 GB of text per hour and core; memory holds one digest per training story.
+    Complexity: a thousand stories or more per second and process; memory holds 16 bytes per training story.
     """
-    if min(num_train, num_valid, num_cloze) < 1:
-        raise ValueError(f"document and question counts must be at least 1; got {num_train}, {num_valid}, {num_cloze}")
+    counts = {"num_train": num_train, "num_valid": num_valid, "num_cloze": num_cloze, "num_processes": num_processes}
+    if min(counts.values()) < 1:
+        raise ValueError(f"write_stories needs counts of at least 1; got {counts}")
     directory = Path(directory)
     request = {
         "corpus": "stories",
@@ -118,26 +127,39 @@ def write_stories(
         return existing
     report = _Progress(num_train + num_valid, progress)
     seen: set[bytes] = set()
-    train = _write_split(directory / "train.txt", _stories(seed, "train", config), num_train, seen, report)
-    fresh = (story for story in _stories(seed, "valid", config) if _digest(story.text) not in seen)
-    valid = _write_split(directory / "valid.txt", fresh, num_valid, set(), report)
-    manifest = {**request, "train": train, "valid": valid}
+    manifest = dict(request)
+    for split, count in (("train", num_train), ("valid", num_valid)):
+        stories = _draw(_jobs(split, seed, count, config), num_processes)
+        manifest[split] = _write_split(directory / f"{split}.txt", stories, seen, report)
     manifest["cloze"] = _write_cloze(directory / "cloze.jsonl", f"stories cloze {seed}", num_cloze, config)
     write_json(directory / "manifest.json", manifest)
     return manifest
 
 
-def _stories(seed: int, split: str, config: StoryConfig) -> Iterator[Story]:
-    """Draw stories without end from the split's own random stream."""
-    rng = random.Random(
-        f"stories {split} {seed}"
-    )  # text seeds go through SHA-512: streams of different names are unrelated
-    while True:
-        yield generate_story(rng, config=config)
+_Job = tuple[str, int, StoryConfig]  # seed, stories, configuration
+_BLOCK = 500  # stories per job; part of what fixes the text for a seed
 
 
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()[:16]
+def _jobs(split: str, seed: int, count: int, config: StoryConfig) -> list[_Job]:
+    """Cut a split into blocks, each with a random stream of its own (text seeds go through SHA-512)."""
+    starts = range(0, count, _BLOCK)
+    return [(f"stories {split} {seed} {start}", min(_BLOCK, count - start), config) for start in starts]
+
+
+def _draw_block(job: _Job) -> list[Story]:
+    """Draw the stories of one block."""
+    seed, count, config = job
+    rng = random.Random(seed)
+    return [generate_story(rng, config=config) for _ in range(count)]
+
+
+def _draw(jobs: list[_Job], num_processes: int) -> Iterator[Story]:
+    """Draw all blocks, in order."""
+    if num_processes == 1:
+        yield from itertools.chain.from_iterable(map(_draw_block, jobs))
+        return
+    with multiprocessing.get_context("spawn").Pool(num_processes) as pool:
+        yield from itertools.chain.from_iterable(pool.imap(_draw_block, jobs))
 
 
 class _Progress:
@@ -153,29 +175,35 @@ class _Progress:
             self.callback(self.done, self.total)
 
 
-def _write_split(
-    path: Path, stories: Iterator[Story], count: int, seen: set[bytes], report: _Progress
-) -> dict[str, Any]:
-    """Write `count` stories, add their digests to `seen` and return what the manifest says about the file."""
-    num_bytes, nats, expected, digest = 0, [], [], hashlib.sha256()
+def _write_split(path: Path, stories: Iterator[Story], seen: set[bytes], report: _Progress) -> dict[str, Any]:
+    """Write the stories that are not in `seen`, then add them to it; return what the manifest says about the file."""
+    num_bytes, nats, expected, file_digest, new, removed = 0, [], [], hashlib.sha256(), set(), 0
     with atomic_write(path, "wb") as file:
-        for _ in range(count):
-            story = next(stories)
+        for story in stories:
+            report.step()
             document = story.text.encode()
-            line = document + END_OF_TEXT.encode()
-            file.write(line)
-            digest.update(line)
-            seen.add(_digest(story.text))
+            digest = hashlib.sha256(document).digest()[:16]
+            if digest in seen:
+                removed += 1
+                continue
+            new.add(digest)
+            file.write(document + END_OF_TEXT)
+            file_digest.update(document + END_OF_TEXT)
             num_bytes += len(document)
             nats.append(-story.log_probability)
             expected.append(story.entropy)
-            report.step()
+        if not nats:
+            raise ValueError(
+                f"all {removed} stories for {path.name} are training stories too; use more words or fewer stories"
+            )
+    seen |= new
     return {
-        "documents": count,
+        "documents": len(nats),
         "bytes": num_bytes,
         "nats": round(math.fsum(nats), 6),
         "expected_nats": round(math.fsum(expected), 6),
-        "sha256": digest.hexdigest(),
+        "sha256": file_digest.hexdigest(),
+        "removed": removed,
     }
 
 

@@ -1,9 +1,9 @@
 """Cloze questions: the beginning of a story up to a word that follows from its state.
 
-The prompts are prefixes of freshly drawn stories, so a model trained on the corpus meets nothing new; each comes with four
-candidates of one kind (places, names or feelings), of which chance finds 1/4. Wrong candidates come first from the same story, so
-that recognising the mentioned words is not enough; only if the story has too few of them are they drawn from the vocabulary.
-A model answers by the candidate with the highest probability after the prompt.
+The prompts are prefixes of freshly drawn stories, so a model trained on the corpus meets nothing new; each comes with
+four candidates of one kind (places, names or feelings), of which chance finds 1/4. Wrong candidates come first from
+the same story, so that recognising the mentioned words is not enough; only if the story has too few of them are they
+drawn from the vocabulary. A model answers by the candidate with the highest probability after the prompt.
 
 Read next: `story_events.py`, where `answer` marks the words asked for.
 """
@@ -41,8 +41,8 @@ def cloze_questions(rng: random.Random, *, count: int, config: StoryConfig = DEF
         config: words and weights; give the training stories' own.
 
     Raises:
-        ValueError: count < 1, or a kind never comes up (its families have weight 0, or the words do not suffice for four
-            candidates).
+        ValueError: count < 1, or a kind never comes up (its families have weight 0, or the words do not suffice for
+            four candidates).
     """
     if count < 1:
         raise ValueError(f"count must be at least 1; got {count}")
@@ -65,19 +65,21 @@ def _draw_question(rng: random.Random, kind: str, config: StoryConfig) -> ClozeQ
 def _question(rng: random.Random, story: Story, answer: Answer, config: StoryConfig) -> ClozeQuestion:
     """Cut the story before the answer and choose the wrong candidates."""
     prompt, word = story.text[: answer.position], answer.text.strip()
-    vocabulary = _vocabulary(answer.kind, config)
-    spoken = set(re.findall(r"[A-Za-z]+", prompt))
+    vocabulary = _vocabulary(answer.kind, prompt, config)
+    spoken = {"Nobody", *re.findall(r"[A-Za-z]+", prompt)}
     near = _shuffled(rng, [other for other in vocabulary if other in spoken and other != word])
     far = _shuffled(rng, [other for other in vocabulary if other not in spoken and other != word])
     candidates = _shuffled(rng, [word, *(near + far)[: NUM_CANDIDATES - 1]])
     return ClozeQuestion(prompt, answer.text, tuple(f" {candidate}" for candidate in candidates), answer.kind)
 
 
-def _vocabulary(kind: str, config: StoryConfig) -> tuple[str, ...]:
-    """Return the words that can answer a kind of lookup."""
+def _vocabulary(kind: str, prompt: str, config: StoryConfig) -> tuple[str, ...]:
+    """Return the words that can answer a lookup."""
     if kind == "why":
         return config.feelings
-    return config.names if kind == "who_holds" else config.places
+    if kind == "who_holds":
+        return (*config.names, "Nobody") if prompt.endswith("?") else config.names
+    return config.places
 
 
 def _below(rng: random.Random, bound: int) -> int:

@@ -1,14 +1,14 @@
 """The sentences of a story: what can happen in a world, how it is told, and how it changes the world.
 
-A family is a generator of options `(text, effect, arguments)`. The text runs up to the first word that is still open; the
-effect then tells the rest and updates the world. Two sorts of families:
+A family is a generator of options `(text, effect, arguments)`. The text runs up to the first word that is still open;
+the effect then tells the rest and updates the world. Two sorts of families:
 
 - state changes (go, take, put down, give, want): each tells something that could not have been known;
 - lookups (where is, who has, why): the answer, marked with `narrator.answer`, follows from the state and costs no nats.
 
-To keep texts unambiguous every option of one moment must differ from every other one before either ends; "Mia took the ball."
-and "Mia took the ball because" do, "I am hungry" said by either of two people would not (hence "Tom, why do you ...").
-Read next: `story_grammar.py`.
+To keep texts unambiguous every option of one moment must differ from every other one before either ends; "Mia took the
+ball." and "Mia took the ball because" do, "I am hungry" said by either of two people would not (hence "Tom, why do you
+..."). Read next: `story_grammar.py`.
 """
 
 from __future__ import annotations
@@ -139,7 +139,9 @@ def want(world: World) -> Iterator[Option]:
 
 
 def _wanted(world: World, person: Person, things: list[Thing]) -> None:
+    others = {other.feeling for other in world.people if other is not person}
     wants = [(feeling, thing) for thing in things for feeling in thing.group.feelings]
+    wants = [(feeling, thing) for feeling, thing in wants if feeling not in others] or wants
     texts = [f" {feeling} and wanted the {thing.text}." for feeling, thing in wants]
     person.feeling, person.wanted = wants[world.narrator.choose(texts, [1] * len(texts))]
     world.focus, world.recent = person, (person,)
@@ -354,7 +356,7 @@ def _replied_person(world: World, asker: Person, person: Person) -> None:
 
 
 def ask_who_holds(world: World) -> Iterator[Option]:
-    """ "Who has the red ball?" asked Tom. "I have it," said Mia."; or, of someone elsewhere: "It is with Ann," said Mia."""
+    """ "Who has the red ball?" asked Tom. "I have it," said Mia. Of someone elsewhere: "It is with Ann," said Mia."""
     for thing in world.things:
         if thing.holder is not None and thing not in world.recent:
             for asker in world.people:

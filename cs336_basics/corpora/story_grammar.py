@@ -1,23 +1,22 @@
 """The story grammar: one program that writes stories and reads them.
 
-`tell(narrator, config)` hands every decision to the narrator as a list of option texts with whole-number weights. No option
-text is a prefix of another one of the same choice, therefore a text has at most one derivation and
+`tell(narrator, config)` hands every decision to the narrator as a list of option texts with whole-number weights. No
+option text is a prefix of another one of the same choice, therefore a text has at most one derivation and
 
     log p(text) = sum over choices of log(weight of the option chosen / sum of the weights)
 
-exactly. After the opening each sentence is drawn from those possible in the current world (`story_events.py`): first a family
-by its weight, evenly among the family's sentences. Read next: `stories.py`.
+exactly. After the opening each sentence is drawn from those possible in the current world (`story_events.py`): first a
+family by its weight, evenly among the family's sentences. Read next: `stories.py`.
 """
 
 from __future__ import annotations
 
-import functools
-import inspect
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
 from cs336_basics.corpora import story_events
 from cs336_basics.corpora.story_events import Option
-from cs336_basics.corpora.story_vocabulary import EventWeights, StoryConfig, ThingGroup
+from cs336_basics.corpora.story_vocabulary import EventWeights, StoryConfig
 from cs336_basics.corpora.story_world import Narrator, Person, Thing, World
 
 GRAMMAR_VERSION = 1
@@ -34,7 +33,8 @@ def tell(narrator: Narrator, config: StoryConfig) -> int:
     world = World(narrator, config)
     _introduce_people(world)
     _introduce_things(world)
-    _happen(world, ((1, story_events.want),))
+    for _ in range(config.num_wants):
+        _happen(world, [(1, story_events.want)])
     families = _families(config.weights)
     for event in range(config.max_events):
         if not _happen(world, families, may_end=event >= config.min_events):
@@ -43,16 +43,16 @@ def tell(narrator: Narrator, config: StoryConfig) -> int:
     return config.max_events
 
 
-@functools.lru_cache(maxsize=8)
-def _families(weights: EventWeights) -> tuple[tuple[int, Family], ...]:
-    """Pair each family of weight > 0 with its generator, the function of the same name."""
-    names = inspect.get_annotations(EventWeights)
-    return tuple((getattr(weights, name), getattr(story_events, name)) for name in names if getattr(weights, name))
+_NAMES = tuple(field.name for field in dataclasses.fields(EventWeights))
+
+
+def _families(weights: EventWeights) -> list[tuple[int, Family]]:
+    """Pair each weight above 0 with its family, the generator of the same name."""
+    return [(getattr(weights, name), getattr(story_events, name)) for name in _NAMES if getattr(weights, name)]
 
 
 def _happen(world: World, families: Sequence[tuple[int, Family]], *, may_end: bool = False) -> bool:
     """Let one sentence of the families happen; False when the story ended instead."""
-    texts: list[str] = []
     weights: list[int] = []
     options: list[Option] = []
     for weight, family in families:
@@ -110,26 +110,11 @@ def _new_person_somewhere(world: World) -> None:
 
 def _introduce_things(world: World) -> None:
     """Say what lies where; the first "There" has been said."""
-    texts, kinds = _thing_kinds(world.config)
+    texts, kinds = world.config.introductions
     weights = [1] * len(texts)
     for count in range(world.config.num_things):
         if count:
             world.narrator.say(" There ")
-        phrase, group, plural, same_noun = kinds[world.narrator.choose(texts, weights)]
-        weights[same_noun] = [0] * (same_noun.stop - same_noun.start)
-        world.things.append(Thing(phrase, plural, group, lies_at=world.choose_place({})))
-
-
-@functools.lru_cache(maxsize=8)
-def _thing_kinds(config: StoryConfig) -> tuple[list[str], list[tuple[str, ThingGroup, bool, slice]]]:
-    """Return the texts that introduce things, and for each the phrase, group, number and the range of texts with its noun."""
-    texts: list[str] = []
-    kinds: list[tuple[str, ThingGroup, bool, slice]] = []
-    for group in config.groups:
-        for noun in group.singular + group.plural:
-            same_noun = slice(len(texts), len(texts) + len(group.adjectives))
-            for adjective in group.adjectives:
-                verb = "were some" if noun in group.plural else "was an" if adjective[0] in "aeiou" else "was a"
-                texts.append(f"{verb} {adjective} {noun} in the")
-                kinds.append((f"{adjective} {noun}", group, noun in group.plural, same_noun))
-    return texts, kinds
+        kind = kinds[world.narrator.choose(texts, weights)]
+        weights[kind.same_noun] = [0] * (kind.same_noun.stop - kind.same_noun.start)
+        world.things.append(Thing(kind.text, kind.plural, kind.group, lies_at=world.choose_place({})))

@@ -1,11 +1,12 @@
 """Narrators: the same grammar writes stories and reads them.
 
-A `Writer` draws each option with its probability; a `Reader` follows a given text. Both add up, over the choices they meet,
+A `Writer` draws each option with its probability; a `Reader` follows a given text. Both add up, over the choices they
+meet,
 
     log p(text) = sum of log(weight of the option chosen / sum of the weights)
 
-The writer also adds up each choice's entropy, given what came before. By the chain rule both sums have the same expectation, the
-entropy of a story; the second varies less from story to story. Read next: `stories.py`.
+The writer also adds up each choice's entropy, given what came before. By the chain rule both sums have the same
+expectation, the entropy of a story; the second varies less from story to story. Read next: `stories.py`.
 """
 
 from __future__ import annotations

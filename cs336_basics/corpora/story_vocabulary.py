@@ -1,10 +1,11 @@
 """The words and weights of the story corpus: who, what, where, why, and how often each kind of sentence comes.
 
-A `StoryConfig` fixes a probability distribution over texts completely: the grammar in `story_world.py` reads nothing else. All
-weights are whole numbers, so that every probability is a ratio of integers and the same on every machine.
+A `StoryConfig` fixes a probability distribution over texts completely: the grammar in `story_world.py` reads nothing
+else. All weights are whole numbers, so that every probability is a ratio of integers and the same on every machine.
 
-Groups tie things to adjectives and feelings: an apple can be sweet but not woollen, and one wants it because one is hungry,
-thirsty or sad. Each group allows several feelings, so the noun alone does not give away why someone wants a thing.
+Groups tie things to adjectives and feelings: an apple can be sweet but not woollen, and one wants it because one is
+hungry, thirsty or sad. Each group allows several feelings, so the noun alone does not give away why someone wants a
+thing.
 
 Left out: mass nouns ("some milk"), places that need another preposition than "in the". Read next: `story_world.py`.
 """
@@ -12,6 +13,7 @@ Left out: mass nouns ("some milk"), places that need another preposition than "i
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -29,8 +31,18 @@ class ThingGroup:
 
 
 @dataclass(frozen=True)
+class ThingKind:
+    """An adjective and a noun, such as "red ball"."""
+
+    text: str
+    plural: bool
+    group: ThingGroup
+    same_noun: slice  # the range of `StoryConfig.introductions` with this noun: a story has each noun once
+
+
+@dataclass(frozen=True)
 class EventWeights:
-    """How often each family of sentences is chosen, relative to the families possible at that moment; 0 removes a family."""
+    """How often each family of sentences is chosen, relative to the families possible at that moment; 0 removes it."""
 
     # State changes: each carries new information.
     go: int = 12
@@ -39,7 +51,7 @@ class EventWeights:
     put_down: int = 5
     leave: int = 2
     give: int = 7
-    want: int = 6
+    want: int = 5
     # Lookups: their answers follow from what was told before.
     take_because: int = 8
     give_because: int = 8
@@ -62,8 +74,9 @@ class StoryConfig:
     """Everything that fixes the distribution of stories; hashable, so that tables derived from it are built once.
 
     Raises:
-        ValueError: a word that is not plain ASCII letters, a word used twice, a name or a thing that is a prefix of another
-            (the text would no longer tell which was meant), too few names or places, a count or weight out of range.
+        ValueError: a word that is not plain ASCII letters, a word used twice, a name or a thing that is a prefix of
+            another (the text would no longer tell which was meant), too few names or places, a count or weight out of
+            range.
     """
 
     girls: tuple[str, ...]
@@ -72,6 +85,7 @@ class StoryConfig:
     groups: tuple[ThingGroup, ...]
     openings: tuple[str, ...] = ("One day", "One morning", "One evening", "Once")
     num_things: int = 3  # introduced at the start of each story
+    num_wants: int = 2  # people who want something from the start
     together_weight: int = 1  # the first two people start at one place ...
     apart_weight: int = 2  # ... or at two
     friend_weight: int = 2  # a third person comes in ...
@@ -79,7 +93,7 @@ class StoryConfig:
     new_place_weight: int = 1  # a place not mentioned so far, when someone goes or something lies somewhere
     known_place_weight: int = 8  # a place mentioned before
     wanted_place_weight: int = 40  # the place where the thing is that the person wants
-    min_events: int = 7
+    min_events: int = 6
     max_events: int = 14
     mean_extra_events: int = 2  # from min_events on, the story ends with probability 1 / (mean_extra_events + 1)
     weights: EventWeights = EventWeights()
@@ -99,8 +113,22 @@ class StoryConfig:
         """All feelings, each once, in the order of the groups."""
         return tuple(dict.fromkeys(feeling for group in self.groups for feeling in group.feelings))
 
+    @functools.cached_property
+    def introductions(self) -> tuple[list[str], list[ThingKind]]:
+        """The texts that introduce things ("was a red ball in the"), and what each introduces."""
+        texts: list[str] = []
+        kinds: list[ThingKind] = []
+        for group in self.groups:
+            for noun in group.singular + group.plural:
+                same_noun = slice(len(texts), len(texts) + len(group.adjectives))
+                for adjective in group.adjectives:
+                    verb = "were some" if noun in group.plural else "was an" if adjective[0] in "aeiou" else "was a"
+                    texts.append(f"{verb} {adjective} {noun} in the")
+                    kinds.append(ThingKind(f"{adjective} {noun}", noun in group.plural, group, same_noun))
+        return texts, kinds
+
     def fingerprint(self) -> str:
-        """Return the SHA-256 of the configuration: equal fingerprints mean equal distributions (of one grammar version)."""
+        """Return the SHA-256 of the configuration; equal ones mean equal distributions (of one grammar version)."""
         canonical = json.dumps(dataclasses.asdict(self), sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
@@ -138,9 +166,13 @@ def _check_words(config: StoryConfig) -> None:
 def _check_numbers(config: StoryConfig) -> None:
     """Counts and weights must let every story begin, go on and end."""
     nouns = sum(len(group.singular) + len(group.plural) for group in config.groups)
-    if len(config.names) < 3 or len(config.places) < 3:
+    people = 3 if config.friend_weight else 2
+    if len(config.names) < people or len(config.places) < people:
+        counts = (len(config.names), len(config.places))
+        raise ValueError(f"StoryConfig needs at least {people} names and {people} places; got {counts}")
+    if config.num_wants not in (0, 1, 2):
         raise ValueError(
-            f"StoryConfig needs at least 3 names and 3 places; got {len(config.names)} and {len(config.places)}"
+            f"StoryConfig.num_wants must be 0, 1 or 2 (there may be two people only); got {config.num_wants}"
         )
     if not 1 <= config.num_things <= nouns:
         raise ValueError(
@@ -155,13 +187,12 @@ def _check_numbers(config: StoryConfig) -> None:
         if getattr(config, field) < 1:
             raise ValueError(f"StoryConfig.{field} must be at least 1; got {getattr(config, field)}")
     for first, second in (("together_weight", "apart_weight"), ("friend_weight", "no_friend_weight")):
-        if min(getattr(config, first), getattr(config, second)) < 0 or not getattr(config, first) + getattr(
-            config, second
-        ):
-            raise ValueError(f"StoryConfig.{first} and {second} must not be negative, nor both zero")
+        pair = (getattr(config, first), getattr(config, second))
+        if min(pair) < 0 or max(pair) == 0:
+            raise ValueError(f"StoryConfig.{first} and {second} must not be negative, nor both 0; got {pair}")
     for field, weight in dataclasses.asdict(config.weights).items():
-        if weight < 0 or (field in ("go", "where_person") and weight == 0):
-            raise ValueError(f"EventWeights.{field}={weight} is out of range: >= 0, and > 0 for go and where_person")
+        if weight < 0 or (field in ("go", "take") and weight == 0):
+            raise ValueError(f"EventWeights.{field} must be >= 0, and > 0 for go and take; got {weight}")
 
 
 DEFAULT = StoryConfig(

@@ -1,7 +1,7 @@
 """The world of a story: who is where, who holds what, who wants what and why; and who tells it.
 
-A `Narrator` receives every decision as a list of option texts with whole-number weights; the option it takes becomes part of
-the text. Sampling a story, scoring one and enumerating all differ in the narrator only (see `stories.py`).
+A `Narrator` receives every decision as a list of option texts with whole-number weights; the option it takes becomes
+part of the text. Sampling a story, scoring one and enumerating all differ in the narrator only (see `stories.py`).
 
 Left out: what people know; they answer as the narrator would. Read next: `story_grammar.py`.
 """
