@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from cs336_basics.corpora.corpus_files import matching_manifest, write_documents
 from cs336_basics.corpora.story_cloze import ClozeQuestion, cloze_questions
 from cs336_basics.corpora.story_grammar import GRAMMAR_VERSION
 from cs336_basics.corpora.story_narrators import Answer, Story, generate_story, log_probability
@@ -46,8 +47,6 @@ __all__ = [
     "log_probability",
     "write_stories",
 ]
-
-END_OF_TEXT = b"<|endoftext|>"
 
 
 def entropy_floor(split: Mapping[str, Any], *, num_tokens: int) -> dict[str, float]:
@@ -122,7 +121,8 @@ def write_stories(
         "num_valid": num_valid,
         "num_cloze": num_cloze,
     }
-    existing = _whole_manifest(directory, request)
+    files = {"train": "train.txt", "valid": "valid.txt", "cloze": "cloze.jsonl"}
+    existing = matching_manifest(directory, request, files)
     if existing is not None:
         return existing
     report = _Progress(num_train + num_valid, progress)
@@ -177,34 +177,29 @@ class _Progress:
 
 def _write_split(path: Path, stories: Iterator[Story], seen: set[bytes], report: _Progress) -> dict[str, Any]:
     """Write the stories that are not in `seen`, then add them to it; return what the manifest says about the file."""
-    num_bytes, nats, expected, file_digest, new, removed = 0, [], [], hashlib.sha256(), set(), 0
-    with atomic_write(path, "wb") as file:
+    kept: list[tuple[bytes, float, float]] = []
+    removed = 0
+
+    def documents() -> Iterator[str]:
+        nonlocal removed
         for story in stories:
-            report.step()
-            document = story.text.encode()
-            digest = hashlib.sha256(document).digest()[:16]
+            digest = hashlib.sha256(story.text.encode()).digest()[:16]
             if digest in seen:
                 removed += 1
-                continue
-            new.add(digest)
-            file.write(document + END_OF_TEXT)
-            file_digest.update(document + END_OF_TEXT)
-            num_bytes += len(document)
-            nats.append(-story.log_probability)
-            expected.append(story.entropy)
-        if not nats:
-            raise ValueError(
-                f"all {removed} stories for {path.name} are training stories too; use more words or fewer stories"
-            )
-    seen |= new
-    return {
-        "documents": len(nats),
-        "bytes": num_bytes,
-        "nats": round(math.fsum(nats), 6),
-        "expected_nats": round(math.fsum(expected), 6),
-        "sha256": file_digest.hexdigest(),
-        "removed": removed,
-    }
+            else:
+                kept.append((digest, -story.log_probability, story.entropy))
+                yield story.text
+            report.step()
+
+    written = write_documents(path, documents())
+    if not kept:
+        raise ValueError(
+            f"all {removed} stories for {path.name} are training stories too; use more words in the config"
+        )
+    seen.update(digest for digest, _, _ in kept)
+    nats = round(math.fsum(nats for _, nats, _ in kept), 6)
+    expected_nats = round(math.fsum(entropy for _, _, entropy in kept), 6)
+    return {**written, "nats": nats, "expected_nats": expected_nats, "removed": removed}
 
 
 def _write_cloze(path: Path, seed: str, count: int, config: StoryConfig) -> dict[str, Any]:
@@ -214,18 +209,3 @@ def _write_cloze(path: Path, seed: str, count: int, config: StoryConfig) -> dict
     with atomic_write(path, "w") as file:
         file.write(text)
     return {"questions": count, "sha256": hashlib.sha256(text.encode()).hexdigest()}
-
-
-def _whole_manifest(directory: Path, request: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the manifest when it answers this request and the files it names are unchanged."""
-    path = directory / "manifest.json"
-    if not path.exists():
-        return None
-    manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if any(manifest.get(key) != value for key, value in request.items()):
-        return None
-    for key, name in (("train", "train.txt"), ("valid", "valid.txt"), ("cloze", "cloze.jsonl")):
-        file = directory / name
-        if not file.exists() or hashlib.sha256(file.read_bytes()).hexdigest() != manifest[key]["sha256"]:
-            return None
-    return manifest

@@ -114,11 +114,11 @@ def give(world: World) -> Iterator[Option]:
     """Mia gave the red ball to Tom."""
     for holder, thing in _held(world):
         for other in world.companions(holder):
-            yield f" {world.name(holder)} gave the {thing.text} to {other.name}.", _gave, (other, thing)
+            yield f" {world.name(holder)} gave the {thing.text} to {other.name}.", _gave, (holder, other, thing)
 
 
-def _gave(world: World, other: Person, thing: Thing) -> None:
-    giver, thing.holder = thing.holder, other
+def _gave(world: World, giver: Person, other: Person, thing: Thing) -> None:
+    thing.holder = other
     _moved(world, giver, thing)
     world.recent = (giver, other, thing)
     _keep_focus(world, giver, other)
@@ -173,13 +173,13 @@ def give_because(world: World) -> Iterator[Option]:
         for other in world.companions(holder):
             if thing is other.wanted:
                 text = f" {world.name(holder)} gave the {thing.text} to {other.name} because {other.she} was"
-                yield text, _gave_because, (other, thing)
+                yield text, _gave_because, (holder, other, thing)
 
 
-def _gave_because(world: World, other: Person, thing: Thing) -> None:
+def _gave_because(world: World, giver: Person, other: Person, thing: Thing) -> None:
     world.narrator.answer(f" {other.feeling}", "why")
     world.narrator.say(".")
-    _gave(world, other, thing)
+    _gave(world, giver, other, thing)
 
 
 def find_thing(world: World) -> Iterator[Option]:

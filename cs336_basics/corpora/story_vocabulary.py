@@ -58,7 +58,7 @@ class EventWeights:
     find_thing: int = 3
     find_person: int = 3
     where_thing: int = 3
-    where_carried: int = 7
+    where_carried: int = 10
     where_person: int = 5
     who_holds: int = 6
     nobody_holds: int = 1
