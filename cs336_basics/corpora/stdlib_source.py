@@ -45,8 +45,8 @@ def stdlib_files(root: str | Path | None = None, *, include_tests: bool = False)
     files = [path for path in _python_files(folder, excluded) if _read(path)]
     if not files:
         raise FileNotFoundError(
-            f"no Python sources in {folder}: this Python has its library zipped or stripped; use a Python with sources "
-            "(python.org, uv python install, or your system's full python3 package) or pass another corpus"
+            f"no Python sources in {folder}: this Python has its library zipped or stripped; use a Python with sources"
+            " (python.org, uv python install, or your system's full python3 package) or pass another corpus"
         )
     return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
 
@@ -64,7 +64,7 @@ def _python_files(folder: Path, excluded: frozenset[str]) -> Iterator[Path]:
 
 
 def _read(path: Path) -> str:
-    """Return the text with \\n line ends and one at its end; empty when it is not UTF-8 or has nothing but white space."""
+    """Return the text with \\n line ends and one at its end; empty when it is blank or not UTF-8."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
