@@ -1,1 +1,1 @@
-"""cs336_basics.corpora."""
+"""Corpora: stories of known entropy, the Python library's sources, downloads. Start with `stories.py`."""

@@ -1,0 +1,120 @@
+"""The story grammar: one program that writes stories and reads them.
+
+`tell(narrator, config)` hands every decision to the narrator as a list of option texts with whole-number weights. No
+option text is a prefix of another one of the same choice, therefore a text has at most one derivation and
+
+    log p(text) = sum over choices of log(weight of the option chosen / sum of the weights)
+
+exactly. After the opening each sentence is drawn from those possible in the current world (`story_events.py`): first a
+family by its weight, evenly among the family's sentences. Read next: `stories.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+
+from cs336_basics.corpora import story_events
+from cs336_basics.corpora.story_events import Option
+from cs336_basics.corpora.story_vocabulary import EventWeights, StoryConfig
+from cs336_basics.corpora.story_world import Narrator, Person, Thing, World
+
+GRAMMAR_VERSION = 1
+_SHARE = 2520  # divisible by 1..10: a family's weight divides evenly among up to ten sentences
+
+Family = Callable[[World], Iterator[Option]]
+
+
+def tell(narrator: Narrator, config: StoryConfig) -> int:
+    """Tell one story; return its number of events.
+
+    The text ends with a line feed, which occurs nowhere else, so that what follows a story is certain.
+    """
+    world = World(narrator, config)
+    _introduce_people(world)
+    _introduce_things(world)
+    for _ in range(config.num_wants):
+        _happen(world, [(1, story_events.want)])
+    families = _families(config.weights)
+    for event in range(config.max_events):
+        if not _happen(world, families, may_end=event >= config.min_events):
+            return event
+    narrator.say("\n")
+    return config.max_events
+
+
+_NAMES = tuple(field.name for field in dataclasses.fields(EventWeights))
+
+
+def _families(weights: EventWeights) -> list[tuple[int, Family]]:
+    """Pair each weight above 0 with its family, the generator of the same name."""
+    return [(getattr(weights, name), getattr(story_events, name)) for name in _NAMES if getattr(weights, name)]
+
+
+def _happen(world: World, families: Sequence[tuple[int, Family]], *, may_end: bool = False) -> bool:
+    """Let one sentence of the families happen; False when the story ended instead."""
+    weights: list[int] = []
+    options: list[Option] = []
+    for weight, family in families:
+        possible = list(family(world))
+        if possible:
+            options += possible
+            weights += [weight * _SHARE // len(possible)] * len(possible)
+    texts = [option[0] for option in options]
+    if may_end:
+        texts.append("\n")
+        weights.append(sum(weights) // world.config.mean_extra_events)
+    index = world.narrator.choose(texts, weights)
+    if index == len(options):
+        return False
+    _, effect, arguments = options[index]
+    world.focus, world.recent, world.handled, world.walker = None, (), None, None
+    effect(world, *arguments)
+    return True
+
+
+def _introduce_people(world: World) -> None:
+    """Two people at one place or two; perhaps their friend at another one."""
+    narrator, config = world.narrator, world.config
+    narrator.choose([f"{opening}, " for opening in config.openings], [1] * len(config.openings))
+    first = _new_person(world)
+    if narrator.choose((" was in the", " and "), (config.apart_weight, config.together_weight)):
+        second = _new_person(world)
+        narrator.say(" were in the")
+        first.place = second.place = world.choose_place({})
+    else:
+        first.place = world.choose_place({})
+        narrator.say(" ")
+        _new_person_somewhere(world)
+    if not narrator.choose((" Their friend ", " There "), (config.friend_weight, config.no_friend_weight)):
+        _new_person_somewhere(world)
+        narrator.say(" There ")
+
+
+def _new_person(world: World) -> Person:
+    """Choose a name not yet used."""
+    names, used = world.config.names, {person.name for person in world.people}
+    index = world.narrator.choose(names, [int(name not in used) for name in names])
+    person = Person(names[index], girl=index < len(world.config.girls))
+    world.people.append(person)
+    return person
+
+
+def _new_person_somewhere(world: World) -> None:
+    """Introduce a person at a place where nobody is."""
+    taken = dict.fromkeys((other.place for other in world.people), 0)
+    person = _new_person(world)
+    world.narrator.say(" was in the")
+    person.place = world.choose_place(taken)
+
+
+def _introduce_things(world: World) -> None:
+    """Say what lies where; the first "There" has been said."""
+    texts, kinds = world.config.introductions
+    weights = [1] * len(texts)
+    for count in range(world.config.num_things):
+        if count:
+            world.narrator.say(" There ")
+        kind = kinds[world.narrator.choose(texts, weights)]
+        weights[kind.same_noun] = [0] * (kind.same_noun.stop - kind.same_noun.start)
+        world.things.append(Thing(kind.text, kind.plural, kind.group, lies_at=world.choose_place({})))

@@ -1,0 +1,263 @@
+"""The words and weights of the story corpus: who, what, where, why, and how often each kind of sentence comes.
+
+A `StoryConfig` fixes a probability distribution over texts completely: the grammar in `story_world.py` reads nothing
+else. All weights are whole numbers, so that every probability is a ratio of integers and the same on every machine.
+
+Groups tie things to adjectives and feelings: an apple can be sweet but not woollen, and one wants it because one is
+hungry, thirsty or sad. Each group allows several feelings, so the noun alone does not give away why someone wants a
+thing.
+
+Left out: mass nouns ("some milk"), places that need another preposition than "in the". Read next: `story_world.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ThingGroup:
+    """Things that share adjectives and the feelings for which a person wants them."""
+
+    adjectives: tuple[str, ...]
+    feelings: tuple[str, ...]
+    singular: tuple[str, ...]
+    plural: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ThingKind:
+    """An adjective and a noun, such as "red ball"."""
+
+    text: str
+    plural: bool
+    group: ThingGroup
+    same_noun: slice  # the range of `StoryConfig.introductions` with this noun: a story has each noun once
+
+
+@dataclass(frozen=True)
+class EventWeights:
+    """How often each family of sentences is chosen, relative to the families possible at that moment; 0 removes it."""
+
+    # State changes: each carries new information.
+    go: int = 12
+    go_together: int = 4
+    take: int = 14
+    put_down: int = 5
+    leave: int = 2
+    give: int = 7
+    want: int = 5
+    # Lookups: their answers follow from what was told before.
+    take_because: int = 8
+    give_because: int = 8
+    find_thing: int = 3
+    find_person: int = 3
+    where_thing: int = 3
+    where_carried: int = 10
+    where_person: int = 5
+    who_holds: int = 6
+    nobody_holds: int = 1
+    why: int = 3
+    ask_where_thing: int = 3
+    ask_where_person: int = 4
+    ask_who_holds: int = 6
+    ask_why: int = 4
+
+
+@dataclass(frozen=True)
+class StoryConfig:
+    """Everything that fixes the distribution of stories; hashable, so that tables derived from it are built once.
+
+    Raises:
+        ValueError: a word that is not plain ASCII letters, a word used twice, a name or a thing that is a prefix of
+            another (the text would no longer tell which was meant), too few names or places, a count or weight out of
+            range.
+    """
+
+    girls: tuple[str, ...]
+    boys: tuple[str, ...]
+    places: tuple[str, ...]
+    groups: tuple[ThingGroup, ...]
+    openings: tuple[str, ...] = ("One day", "One morning", "One evening", "Once")
+    num_things: int = 3  # introduced at the start of each story
+    num_wants: int = 2  # people who want something from the start
+    together_weight: int = 1  # the first two people start at one place ...
+    apart_weight: int = 2  # ... or at two
+    friend_weight: int = 2  # a third person comes in ...
+    no_friend_weight: int = 1  # ... or does not
+    new_place_weight: int = 1  # a place not mentioned so far, when someone goes or something lies somewhere
+    known_place_weight: int = 8  # a place mentioned before
+    wanted_place_weight: int = 40  # the place where the thing is that the person wants
+    min_events: int = 6
+    max_events: int = 14
+    mean_extra_events: int = 2  # from min_events on, the story ends with probability 1 / (mean_extra_events + 1)
+    weights: EventWeights = EventWeights()
+
+    def __post_init__(self) -> None:
+        """Check words and numbers."""
+        _check_words(self)
+        _check_numbers(self)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names, girls first."""
+        return self.girls + self.boys
+
+    @property
+    def feelings(self) -> tuple[str, ...]:
+        """All feelings, each once, in the order of the groups."""
+        return tuple(dict.fromkeys(feeling for group in self.groups for feeling in group.feelings))
+
+    @functools.cached_property
+    def introductions(self) -> tuple[list[str], list[ThingKind]]:
+        """The texts that introduce things ("was a red ball in the"), and what each introduces."""
+        texts: list[str] = []
+        kinds: list[ThingKind] = []
+        for group in self.groups:
+            for noun in group.singular + group.plural:
+                same_noun = slice(len(texts), len(texts) + len(group.adjectives))
+                for adjective in group.adjectives:
+                    verb = "were some" if noun in group.plural else "was an" if adjective[0] in "aeiou" else "was a"
+                    texts.append(f"{verb} {adjective} {noun} in the")
+                    kinds.append(ThingKind(f"{adjective} {noun}", noun in group.plural, group, same_noun))
+        return texts, kinds
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of the configuration; equal ones mean equal distributions (of one grammar version)."""
+        canonical = json.dumps(dataclasses.asdict(self), sort_keys=True, ensure_ascii=True)
+        return hashlib.sha256(canonical.encode("ascii")).hexdigest()
+
+
+def _check_words(config: StoryConfig) -> None:
+    """Names are capitalised, other words lower case, none occurs twice, and none of a kind is a prefix of another."""
+    nouns = tuple(noun for group in config.groups for noun in group.singular + group.plural)
+    adjectives = tuple(dict.fromkeys(word for group in config.groups for word in group.adjectives))
+    for field, words, pattern in (
+        ("girls and boys", config.names, r"[A-Z][a-z]+"),
+        ("places", config.places, r"[a-z]+"),
+        ("groups (things)", nouns, r"[a-z]+"),
+        ("groups (adjectives)", adjectives, r"[a-z]+"),
+        ("groups (feelings)", config.feelings, r"[a-z]+"),
+        ("openings", config.openings, r"[A-Z][a-z]+( [a-z]+)*"),
+    ):
+        if not words:
+            raise ValueError(f"StoryConfig.{field} is empty; give at least one word")
+        for word in words:
+            if not re.fullmatch(pattern, word):
+                raise ValueError(f"StoryConfig.{field}: {word!r} does not match {pattern}; use plain ASCII words")
+        ordered = sorted(words)
+        for first, second in zip(ordered, ordered[1:], strict=False):
+            if second.startswith(first) and (first == second or field == "girls and boys"):
+                raise ValueError(
+                    f"StoryConfig.{field}: {first!r} begins or repeats {second!r}; the text would be ambiguous"
+                )
+    classes = (config.names, config.places, nouns, adjectives, config.feelings)
+    everything = [word for words in classes for word in words]
+    shared = sorted({word for word in everything if everything.count(word) > 1})
+    if shared:
+        raise ValueError(f"StoryConfig: {shared} stand in two kinds of words; each word needs one meaning")
+
+
+def _check_numbers(config: StoryConfig) -> None:
+    """Counts and weights must let every story begin, go on and end."""
+    nouns = sum(len(group.singular) + len(group.plural) for group in config.groups)
+    people = 3 if config.friend_weight else 2
+    if len(config.names) < people or len(config.places) < people:
+        counts = (len(config.names), len(config.places))
+        raise ValueError(f"StoryConfig needs at least {people} names and {people} places; got {counts}")
+    if config.num_wants not in (0, 1, 2):
+        raise ValueError(
+            f"StoryConfig.num_wants must be 0, 1 or 2 (there may be two people only); got {config.num_wants}"
+        )
+    if not 1 <= config.num_things <= nouns:
+        raise ValueError(
+            f"StoryConfig.num_things must be from 1 to the number of nouns, {nouns}; got {config.num_things}"
+        )
+    if not 1 <= config.min_events <= config.max_events:
+        raise ValueError(
+            f"StoryConfig needs 1 <= min_events <= max_events; got {config.min_events} and {config.max_events}"
+        )
+    positive = ("new_place_weight", "known_place_weight", "wanted_place_weight", "mean_extra_events")
+    for field in positive:
+        if getattr(config, field) < 1:
+            raise ValueError(f"StoryConfig.{field} must be at least 1; got {getattr(config, field)}")
+    for first, second in (("together_weight", "apart_weight"), ("friend_weight", "no_friend_weight")):
+        pair = (getattr(config, first), getattr(config, second))
+        if min(pair) < 0 or max(pair) == 0:
+            raise ValueError(f"StoryConfig.{first} and {second} must not be negative, nor both 0; got {pair}")
+    for field, weight in dataclasses.asdict(config.weights).items():
+        if weight < 0 or (field in ("go", "take") and weight == 0):
+            raise ValueError(f"EventWeights.{field} must be >= 0, and > 0 for go and take; got {weight}")
+
+
+DEFAULT = StoryConfig(
+    girls=("Mia", "Lily", "Anna", "Sue", "Emma", "Rose", "Kate", "Zoe", "Lucy", "Nora", "Ella", "Jane", "Ruby", "Ivy"),
+    boys=("Tom", "Ben", "Max", "Sam", "Leo", "Jack", "Tim", "Finn", "Paul", "Noah", "Eric", "Hugo", "Luke", "Dan"),
+    places=(
+        *(
+            "garden",
+            "kitchen",
+            "barn",
+            "park",
+            "forest",
+            "attic",
+            "cellar",
+            "shed",
+            "library",
+            "yard",
+            "meadow",
+            "orchard",
+        ),
+        *(
+            "hall",
+            "bakery",
+            "cave",
+            "tent",
+            "castle",
+            "tower",
+            "stable",
+            "classroom",
+            "shop",
+            "bedroom",
+            "museum",
+            "cabin",
+        ),
+    ),
+    groups=(
+        ThingGroup(
+            adjectives=("big", "small", "fresh", "sweet", "enormous"),
+            feelings=("hungry", "thirsty", "sad"),
+            singular=("apple", "pear", "bun", "sandwich", "melon"),
+            plural=("grapes", "berries", "cookies"),
+        ),
+        ThingGroup(
+            adjectives=("red", "blue", "green", "yellow", "soft", "old"),
+            feelings=("cold", "wet", "tired"),
+            singular=("blanket", "scarf", "coat", "sweater", "towel"),
+            plural=("mittens", "socks", "slippers"),
+        ),
+        ThingGroup(
+            adjectives=("red", "blue", "green", "yellow", "orange", "new"),
+            feelings=("bored", "lonely", "sad"),
+            singular=("ball", "kite", "drum", "puppet", "robot", "train"),
+            plural=("marbles", "blocks", "balloons"),
+        ),
+        ThingGroup(
+            adjectives=("big", "small", "bright", "old"),
+            feelings=("scared", "curious", "lonely"),
+            singular=("lamp", "lantern", "torch", "mirror"),
+            plural=("candles", "sparklers"),
+        ),
+        ThingGroup(
+            adjectives=("thin", "thick", "old", "new"),
+            feelings=("curious", "bored", "tired"),
+            singular=("book", "map", "letter", "diary"),
+            plural=("comics", "stamps", "photos"),
+        ),
+    ),
+)
