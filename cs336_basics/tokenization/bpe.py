@@ -120,7 +120,7 @@ def train_bpe_from_counts(
         pairs.add_word(word, index, word_counts[index])
     pairs.queue(pairs.counts)
 
-    merges = []
+    merges: list[tuple[bytes, bytes]] = []
     while len(merges) < num_merges and (pair := pairs.pop_most_frequent()) is not None:
         left, right = tokens[pair[0]], tokens[pair[1]]
         new_id = len(tokens)

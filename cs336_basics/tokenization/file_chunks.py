@@ -82,8 +82,8 @@ def read_text(path: str | os.PathLike[str], *, start: int = 0, end: int | None =
             except UnicodeDecodeError as error:
                 offset = file.tell() - len(block) - undecoded + error.start
                 raise ValueError(
-                    f"{os.fspath(path)} is not valid UTF-8: {error.reason} at byte offset {offset}; convert the file, for example "
-                    "with open(path, encoding='utf-8', errors='replace', newline='')"
+                    f"{os.fspath(path)} is not valid UTF-8: {error.reason} at byte offset {offset}; "
+                    "convert the file, for example with open(path, encoding='utf-8', errors='replace', newline='')"
                 ) from error
 
 

@@ -58,10 +58,12 @@ def merge_by_passes(ids: Sequence[int], ranks: Mapping[Pair, int], merged_ids: S
     """
     ids = list(ids)
     while len(ids) > 1:
-        pair = min(pairwise(ids), key=lambda candidate: ranks.get(candidate, _NO_RANK))
-        if pair not in ranks:
+        pair_ranks = [ranks.get(pair, _NO_RANK) for pair in pairwise(ids)]
+        lowest = min(pair_ranks)
+        if lowest == _NO_RANK:
             break
-        ids = merge_pair(ids, pair, merged_ids[ranks[pair]])
+        left = pair_ranks.index(lowest)
+        ids = merge_pair(ids, (ids[left], ids[left + 1]), merged_ids[lowest])
     return ids
 
 

@@ -129,7 +129,7 @@ def stream_segments(
     Complexity: linear time; memory for the longest pre-token plus a window of a few kilobytes.
     """
     specials = compile_special_tokens(special_tokens)
-    beginnings = {token[:length] for token in special_tokens for length in range(1, len(token))}
+    beginnings = tuple({token[:length] for token in special_tokens for length in range(1, len(token))})
     safe_cut = regex.compile(SAFE_CUTS[pattern]) if pattern in SAFE_CUTS else None
     pending, waiting, waiting_chars = "", [], 0
     for piece in _windows(pieces):
@@ -153,12 +153,12 @@ def _windows(pieces: Iterable[str]) -> Iterator[str]:
 
 
 def _settled_segments(
-    text: str, specials: re.Pattern[str] | None, beginnings: set[str], safe_cut: regex.Pattern[str] | None
+    text: str, specials: re.Pattern[str] | None, beginnings: tuple[str, ...], safe_cut: regex.Pattern[str] | None
 ) -> Generator[tuple[str, bool], None, str]:
     """Yield the segments of `text` that no further text can change; return the rest."""
-    longest = max(map(len, beginnings), default=0)
-    tails = range(max(0, len(text) - longest), len(text))
-    unsure_starts = [start for start in tails if text[start:] in beginnings]
+    unsure_starts = []
+    if text.endswith(beginnings):  # one fast call settles the common case
+        unsure_starts = sorted(len(text) - len(beginning) for beginning in beginnings if text.endswith(beginning))
     position = 0
     while True:
         settled_end = next((start for start in unsure_starts if start >= position), len(text))

@@ -37,7 +37,7 @@ from cs336_basics.tokenization.tokenizer_files import read_merges, read_vocab, w
 
 _LONG_WORD_BYTES = 100  # from here on a heap beats passes over the whole word
 _CACHE_BYTES = 16 << 20
-_STREAM_CACHE_BYTES = 320 << 10  # encode_iterable promises less than 1 MB in all
+_STREAM_CACHE_BYTES = 640 << 10  # encode_iterable promises less than 1 MB in all
 _CACHE_ENTRY_BYTES = 130  # slot, hash and spare room of a dict entry
 
 
@@ -71,20 +71,22 @@ class Tokenizer:
     ):
         self.vocab = dict(vocab)
         self.merges = [(left, right) for left, right in merges]
-        self.special_tokens = check_special_tokens(special_tokens or [])
+        self.special_tokens = check_special_tokens([] if special_tokens is None else special_tokens)
         self.pattern = pattern
         _check_vocab(self.vocab)
-        token_ids = _invert(self.vocab)
-        self._ranks, self._merged_ids = _rank_merges(self.merges, token_ids)
-        self._byte_ids = [token_ids.get(bytes([byte])) for byte in range(256)]
+        self._token_ids = _invert(self.vocab)
+        self._ranks, self._merged_ids = _rank_merges(self.merges, self._token_ids)
         self._special_ids: dict[str, int] = {}
         for token in self.special_tokens:
-            token_id = token_ids.get(token.encode("utf-8"), self.vocab_size)
+            token_id = self._token_ids.get(token.encode("utf-8"), self.vocab_size)
             self.vocab[token_id] = token.encode("utf-8")
             self._special_ids[token] = token_id
         self._find_words = compile_pattern(pattern).findall
         self._specials = compile_special_tokens(self.special_tokens)
         self._cache = _WordCache(_CACHE_BYTES)
+        self._is_whole_word = bytearray(
+            self.vocab_size
+        )  # tokens whose bytes, as a pre-token, are known to encode to the token
 
     @classmethod
     def from_files(
@@ -225,15 +227,26 @@ class Tokenizer:
                 f"the text holds the lone surrogate {word[error.start]!a}, which has no UTF-8 form; "
                 "clean it with text.encode('utf-8', 'replace').decode('utf-8')"
             ) from error
-        byte_ids = [self._byte_ids[byte] for byte in word_bytes]
-        if None in byte_ids:
-            missing = word_bytes[byte_ids.index(None)]
-            raise ValueError(
-                f"the vocabulary has no token for byte 0x{missing:02x} ({chr(missing)!a}) of {word!a}; "
-                "add all 256 single bytes to the vocabulary"
-            )
+        token_id = self._token_ids.get(word_bytes)
+        if token_id is not None and self._is_whole_word[token_id]:
+            return (token_id,)
+        byte_ids = self._byte_ids(word_bytes)
         merge = merge_by_passes if len(byte_ids) < _LONG_WORD_BYTES else merge_by_heap
-        return tuple(merge(byte_ids, self._ranks, self._merged_ids))
+        ids = tuple(merge(byte_ids, self._ranks, self._merged_ids))
+        if len(ids) == 1:
+            self._is_whole_word[ids[0]] = True
+        return ids
+
+    def _byte_ids(self, word: bytes) -> list[int]:
+        """The ids of the single bytes of a word, which need not be the byte values."""
+        try:
+            return [self._token_ids[word[index : index + 1]] for index in range(len(word))]
+        except KeyError as error:
+            (missing,) = error.args[0]
+            raise ValueError(
+                f"the vocabulary has no token for byte 0x{missing:02x} ({chr(missing)!a}) of {word!r}; "
+                "add all 256 single bytes to the vocabulary"
+            ) from None
 
 
 class _WordCache(dict[str, tuple[int, ...]]):

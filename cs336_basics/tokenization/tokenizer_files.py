@@ -89,5 +89,6 @@ def _from_printable(token: str, alphabet: Mapping[str, int], path: str | os.Path
         return bytes(alphabet[character] for character in token)
     except KeyError as error:
         raise ValueError(
-            f"{os.fspath(path)}: token {token!r} holds {error.args[0]!r}, which is not in the printable-byte alphabet of GPT-2"
+            f"{os.fspath(path)}: token {token!r} holds {error.args[0]!r}, "
+            "which is not in the printable-byte alphabet of GPT-2"
         ) from error
