@@ -25,9 +25,43 @@ from cs336_basics.tokenization.pretokenization import (
 from tests.unit.basics import naive_bpe
 
 EOT = "<|endoftext|>"
-# Letters, marks, digits, punctuation, apostrophes with contractions, and every kind of white space (U+001C is none
-for regex). ATOMS = ["a", "B", "'", "'s", "'ll", "'v", "l", "7", "\u0663", ".", "<", "|", ">", " ", "  ", "\n",
-"\r\n", "\t", "\u00a0"] ATOMS += ["\u2003", "\u2028", "\x85", "\x1c", "\u3000", "\u4e2d", "\u0301", "\u00e9", "\U0001f643", EOT, "<|endof", "text|>"]
+# Letters, marks, digits, punctuation, apostrophes with contractions, and every kind of white space; U+001C is white space for
+# str.isspace but not for the pattern.
+ATOMS = [
+    "a",
+    "B",
+    "'",
+    "'s",
+    "'ll",
+    "'v",
+    "l",
+    "7",
+    "\u0663",
+    ".",
+    "<",
+    "|",
+    ">",
+    " ",
+    "  ",
+    "\n",
+    "\r\n",
+    "\t",
+    "\u00a0",
+]
+ATOMS += [
+    "\u2003",
+    "\u2028",
+    "\x85",
+    "\x1c",
+    "\u3000",
+    "\u4e2d",
+    "\u0301",
+    "\u00e9",
+    "\U0001f643",
+    EOT,
+    "<|endof",
+    "text|>",
+]
 tricky_text = st.lists(st.sampled_from(ATOMS), max_size=14).map("".join)
 
 
@@ -79,8 +113,10 @@ def test_safe_cuts_are_boundaries_whatever_follows(before, after):
 
 
 @settings(max_examples=400)
-@given(st.lists(tricky_text, max_size=5), st.sampled_from([[], [EOT], [EOT, EOT + EOT], ["a b", " "], ["<|", "|>\n",
-"|"]])) def test_streaming_equals_whole(pieces, specials):
+@given(
+    st.lists(tricky_text, max_size=5), st.sampled_from([[], [EOT], [EOT, EOT + EOT], ["a b", " "], ["<|", "|>\n", "|"]])
+)
+def test_streaming_equals_whole(pieces, specials):
     assert streamed(pieces, specials) == whole("".join(pieces), specials)
     assert streamed(list("".join(pieces)), specials) == whole("".join(pieces), specials)
 
@@ -94,8 +130,12 @@ def test_streaming_a_foreign_pattern_is_still_exact(pieces):
 
 @pytest.mark.parametrize(
     "specials, text",
-    [(["abcde", "c"], "abcabcde"), (["xab", "bcd"], "xabcd"), (["aa", "aaa"], "aaaaaaaa"), (["ab", "abab"],
-    "xabababab")],
+    [
+        (["abcde", "c"], "abcabcde"),
+        (["xab", "bcd"], "xabcd"),
+        (["aa", "aaa"], "aaaaaaaa"),
+        (["ab", "abab"], "xabababab"),
+    ],
 )
 def test_streaming_special_tokens_that_overlap(specials, text):
     for first in range(len(text) + 1):
@@ -174,8 +214,11 @@ def test_processes_count_the_same(tmp_path):
     path.write_bytes(text.encode("utf-8"))
     reports = []
     counts = count_pretokens(
-        path, [EOT], num_processes=2, min_parallel_bytes=100, on_progress=lambda done, total: reports.append((done,
-        total))
+        path,
+        [EOT],
+        num_processes=2,
+        min_parallel_bytes=100,
+        on_progress=lambda done, total: reports.append((done, total)),
     )
     assert counts == Counter(word.encode("utf-8") for word in naive_bpe.pretokens(text, [EOT]))
     assert len(reports) > 2 and reports[-1] == (len(text), len(text))

@@ -99,8 +99,10 @@ def test_equals_tiktoken_on_long_text(tokenizer, oracle):
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.sampled_from([*TRICKY[1:], *" \n'abz\u00e9\u4e2d<|>"]) | st.text(max_size=8),
-max_size=8).map("".join)) def test_equals_tiktoken_on_random_texts(tokenizer, oracle, text):
+@given(
+    st.lists(st.sampled_from([*TRICKY[1:], *" \n'abz\u00e9\u4e2d<|>"]) | st.text(max_size=8), max_size=8).map("".join)
+)
+def test_equals_tiktoken_on_random_texts(tokenizer, oracle, text):
     ids = tokenizer.encode(text)
     assert ids == expected_ids(oracle, text)
     assert list(tokenizer.encode_iterable(text)) == ids
@@ -222,8 +224,14 @@ def test_decode_replaces_invalid_utf8(tokenizer):
 def test_decode_takes_any_integers(tokenizer):
     text = "Hello world"
     ids = tokenizer.encode(text)
-    for form in (tuple, iter, np.array, torch.tensor, lambda x: np.array(x, dtype=np.uint16), lambda x:
-    list(torch.tensor(x))):
+    for form in (
+        tuple,
+        iter,
+        np.array,
+        torch.tensor,
+        lambda x: np.array(x, dtype=np.uint16),
+        lambda x: list(torch.tensor(x)),
+    ):
         assert tokenizer.decode(form(ids)) == text
     assert tokenizer.decode([]) == ""
 
@@ -275,8 +283,11 @@ def test_save_and_load(tokenizer, trained, tmp_path):
         assert loaded.special_tokens == original.special_tokens and loaded.pattern == original.pattern
         for text in [*TRICKY, "caf\u00e9 t a"]:
             assert loaded.encode(text) == original.encode(text)
-    assert sorted(path.name for path in (tmp_path / "0").iterdir()) == ["merges.txt", "special_tokens.json",
-    "vocab.json"]
+    assert sorted(path.name for path in (tmp_path / "0").iterdir()) == [
+        "merges.txt",
+        "special_tokens.json",
+        "vocab.json",
+    ]
 
 
 def test_a_special_token_that_is_also_a_byte_survives_saving(tmp_path):
@@ -307,14 +318,17 @@ def test_from_files_reads_gpt2_files(tmp_path):
 def test_file_errors(tmp_path):
     vocab, merges = tmp_path / "vocab.json", tmp_path / "merges.txt"
     vocab.write_text('{"a": 0, "b": 1, "ab": 2}')
-    for text, words in [("a b c\n", "line 1.*'a b c'"), ("a b\nab\n", "line 2"), ("a \u4e2d\n", "printable-byte
-    alphabet")]:
+    for text, words in [("a b c\n", "line 1.*'a b c'"), ("a b\nab\n", "line 2"), ("a \u4e2d\n", "printable-byte")]:
         merges.write_text(text, encoding="utf-8")
         with pytest.raises(ValueError, match=words):
             Tokenizer.from_files(vocab, merges)
     merges.write_text("")
-    for text, words in [("{", "not valid JSON"), ("[]", "one JSON object"), ('{"a": 0, "b": 0}', "used once"), ('{"a":
-    "x"}', "int")]:
+    for text, words in [
+        ("{", "not valid JSON"),
+        ("[]", "one JSON object"),
+        ('{"a": 0, "b": 0}', "once"),
+        ('{"a": "x"}', "int"),
+    ]:
         vocab.write_text(text)
         with pytest.raises(ValueError, match=words):
             Tokenizer.from_files(vocab, merges)
@@ -337,8 +351,8 @@ def test_a_tokenizer_can_be_sent_to_another_process(tokenizer):
 def test_byte_alphabet_is_gpt2s():
     table = byte_to_printable()
     assert len(set(table.values())) == 256 and all(character.isprintable() for character in table.values())
-    assert [table[byte] for byte in (0x0A, 0x20, 0x7F, 0xA0, 0xAD, 0x41, 0xFF)] ==
-    [*"\u010a\u0120\u0121\u0142\u0143A\u00ff"]
+    samples = [table[byte] for byte in (0x0A, 0x20, 0x7F, 0xA0, 0xAD, 0x41, 0xFF)]
+    assert samples == [*"\u010a\u0120\u0121\u0142\u0143A\u00ff"]
 
 
 @pytest.mark.skipif("CS336_REAL_DATA" not in os.environ, reason="CS336_REAL_DATA names no folder with real data")
