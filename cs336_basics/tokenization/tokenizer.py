@@ -19,6 +19,7 @@ import json
 import operator
 import os
 import sys
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -37,7 +38,7 @@ from cs336_basics.tokenization.tokenizer_files import read_merges, read_vocab, w
 
 _LONG_WORD_BYTES = 100  # from here on a heap beats passes over the whole word
 _CACHE_BYTES = 16 << 20
-_STREAM_CACHE_BYTES = 640 << 10  # encode_iterable promises less than 1 MB in all
+_STREAM_CACHE_BYTES = 800 << 10  # encode_iterable promises less than 1 MB in all
 _CACHE_ENTRY_BYTES = 130  # slot, hash and spare room of a dict entry
 
 
@@ -215,6 +216,8 @@ class Tokenizer:
             if word_ids is None:
                 word_ids = self._encode_word(word)
                 cache.store(word, word_ids)
+            else:
+                cache.move_to_end(word)
             ids += word_ids
         return ids
 
@@ -249,9 +252,8 @@ class Tokenizer:
             ) from None
 
 
-class _WordCache(dict[str, tuple[int, ...]]):
-    """Word -> ids, emptied when it would take more than about `budget_bytes`; words that are rare in any text do not
-    enter."""
+class _WordCache(OrderedDict[str, tuple[int, ...]]):
+    """Word -> ids; the least recently used words leave when the entries take more than `budget_bytes`."""
 
     def __init__(self, budget_bytes: int):
         super().__init__()
@@ -259,15 +261,18 @@ class _WordCache(dict[str, tuple[int, ...]]):
         self.used_bytes = 0
 
     def store(self, word: str, ids: tuple[int, ...]) -> None:
-        """Remember the ids of a word of ordinary length."""
+        """Remember the ids of a word, unless it is so long that it will hardly come again."""
         if len(word) >= _LONG_WORD_BYTES:
             return
-        cost = sys.getsizeof(word) + sys.getsizeof(ids) + _CACHE_ENTRY_BYTES
-        if self.used_bytes + cost > self.budget_bytes:
-            self.clear()
-            self.used_bytes = 0
         self[word] = ids
-        self.used_bytes += cost
+        self.used_bytes += _entry_bytes(word, ids)
+        while self.used_bytes > self.budget_bytes:
+            self.used_bytes -= _entry_bytes(*self.popitem(last=False))
+
+
+def _entry_bytes(word: str, ids: tuple[int, ...]) -> int:
+    """About the memory of one cache entry; the ids themselves are shared with the vocabulary."""
+    return sys.getsizeof(word) + sys.getsizeof(ids) + _CACHE_ENTRY_BYTES
 
 
 def _check_vocab(vocab: Mapping[int, bytes]) -> None:

@@ -25,8 +25,8 @@ from cs336_basics.tokenization.pretokenization import (
 from tests.unit.basics import naive_bpe
 
 EOT = "<|endoftext|>"
-# Letters, marks, digits, punctuation, apostrophes with contractions, and every kind of white space; U+001C is white space for
-# str.isspace but not for the pattern.
+# Letters, marks, digits, punctuation, apostrophes with contractions, and every kind of white space.
+# U+001C is white space for str.isspace but not for the pattern.
 ATOMS = [
     "a",
     "B",
