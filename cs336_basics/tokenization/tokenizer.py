@@ -21,6 +21,7 @@ import os
 import sys
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ from cs336_basics.tokenization.tokenizer_files import read_merges, read_vocab, w
 
 _LONG_WORD_BYTES = 100  # from here on a heap beats passes over the whole word
 _CACHE_BYTES = 16 << 20
-_STREAM_CACHE_BYTES = 800 << 10  # encode_iterable promises less than 1 MB in all
+_STREAM_CACHE_BYTES = 600 << 10  # encode_iterable promises less than 1 MB in all
 _CACHE_ENTRY_BYTES = 130  # slot, hash and spare room of a dict entry
 
 
@@ -88,6 +89,9 @@ class Tokenizer:
         self._is_whole_word = bytearray(
             self.vocab_size
         )  # tokens whose bytes, as a pre-token, are known to encode to the token
+
+    def __reduce__(self):
+        return partial(Tokenizer, pattern=self.pattern), (self.vocab, self.merges, self.special_tokens)
 
     @classmethod
     def from_files(
