@@ -1,0 +1,128 @@
+"""What a training run is made of: one frozen config, validated, stored with the run, and turned into command-line flags.
+
+Read next: `training.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from cs336_basics.model import ModelConfig
+from cs336_basics.optimizer import get_lr_cosine_schedule, get_lr_wsd_schedule
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW and its learning-rate schedule."""
+
+    max_learning_rate: float = 1e-3
+    """highest learning rate"""
+    min_learning_rate: float | None = None
+    """learning rate at the end; a tenth of the highest by default"""
+    schedule: Literal["cosine", "wsd", "constant"] = "cosine"
+    """how the rate falls after warm-up; it reaches the minimum at the last step"""
+    warmup_steps: int = 100
+    """steps of linear warm-up from 0"""
+    decay_steps: int | None = None
+    """wsd: steps of linear decay at the end; a fifth of the run by default"""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """decay rates of AdamW's moment estimates"""
+    eps: float = 1e-8
+    """AdamW's denominator offset"""
+    weight_decay: float = 0.1
+    """share of each weight removed per step, times the learning rate"""
+    max_grad_norm: float = 1.0
+    """gradients with a larger joint norm are scaled down to it"""
+
+    def __post_init__(self) -> None:
+        if not self.max_learning_rate > 0:
+            raise ValueError(f"max_learning_rate must be positive; got {self.max_learning_rate}")
+        if self.min_learning_rate is not None and not 0 <= self.min_learning_rate <= self.max_learning_rate:
+            raise ValueError(
+                f"min_learning_rate must lie between 0 and max_learning_rate={self.max_learning_rate}; got {self.min_learning_rate}"
+            )
+        if self.warmup_steps < 0:
+            raise ValueError(f"warmup_steps must not be negative; got {self.warmup_steps}")
+        if not self.max_grad_norm > 0:
+            raise ValueError(f"max_grad_norm must be positive; got {self.max_grad_norm}; use inf for no clipping")
+
+    def learning_rate(self, step: int, num_steps: int) -> float:
+        """The rate for the update that follows `step` finished ones (the first update is not wasted on a rate of 0)."""
+        top = self.max_learning_rate
+        low = top / 10 if self.min_learning_rate is None else self.min_learning_rate
+        if self.schedule == "cosine":
+            return get_lr_cosine_schedule(step + 1, top, low, self.warmup_steps, num_steps)
+        if self.schedule == "wsd":
+            decay = num_steps // 5 if self.decay_steps is None else self.decay_steps
+            return get_lr_wsd_schedule(step + 1, top, low, self.warmup_steps, decay, num_steps)
+        return top * min(1.0, (step + 1) / max(1, self.warmup_steps))
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole training run; see `cs336 train --help`."""
+
+    model: ModelConfig
+    train_tokens: Path
+    """token file to train on"""
+    valid_tokens: Path
+    """token file to validate on"""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    tokenizer: Path | None = None
+    """folder of the tokenizer; needed for samples, for bits per byte and for validation by documents"""
+    num_steps: int = 1000
+    """optimizer updates"""
+    batch_size: int = 32
+    """windows per forward pass"""
+    gradient_accumulation: int = 1
+    """forward passes per update; the effective batch is batch_size times this"""
+    seed: int = 0
+    """seed of the weights, the batches and the samples"""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps, or auto: a GPU where there is one"""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """arithmetic of forward and backward; auto is bfloat16 on GPUs that have it, else float32"""
+    compile: bool = False
+    """use torch.compile (needs a C++ compiler on a CPU, Triton on a GPU)"""
+    log_every: int = 10
+    """steps between log records"""
+    eval_every: int = 200
+    """steps between validations; the last step is always validated"""
+    eval_tokens: int = 50_000
+    """validation tokens used while training (the final validation uses all)"""
+    eval_by: Literal["windows", "documents"] = "windows"
+    """cut the validation tokens into windows, or start at each document's beginning"""
+    checkpoint_every: int = 500
+    """steps between checkpoints"""
+    keep_checkpoints: int = 2
+    """newest checkpoints kept"""
+    sample_prompt: str = ""
+    """text to continue at each validation, for people to read; empty begins a new document"""
+    sample_tokens: int = 0
+    """length of the samples; 0 for none"""
+    tensorboard: bool = False
+    """also log to TensorBoard (pip install tensorboard)"""
+    wandb_project: str | None = None
+    """also log to this Weights & Biases project (pip install wandb)"""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "num_steps", "batch_size", "gradient_accumulation", "log_every", "eval_every", "eval_tokens", "checkpoint_every",
+            "keep_checkpoints",
+        ):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        if self.optimizer.warmup_steps >= self.num_steps:
+            raise ValueError(
+                f"optimizer.warmup_steps={self.optimizer.warmup_steps} must be less than num_steps={self.num_steps}; "
+                "shorten the warm-up or train longer"
+            )
+        if self.tokenizer is None and (self.sample_tokens or self.eval_by == "documents"):
+            raise ValueError("samples and validation by documents need the tokenizer; set tokenizer to its folder")
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens that one update has seen."""
+        return self.batch_size * self.gradient_accumulation * self.model.context_length
