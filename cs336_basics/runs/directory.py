@@ -88,7 +88,7 @@ class RunDirectory:
         return run
 
     def _refuse_foreign_folder(self) -> None:
-        """A folder with files that no run of ours made is left alone; a start killed half-way may leave lock and config."""
+        """A folder with files that no run of ours made is left alone; a start killed half-way may be taken up."""
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"run directory {self.path} is a file; choose another directory")
         names = {p.name for p in self.path.iterdir()} if self.path.exists() else set()
