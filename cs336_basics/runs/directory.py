@@ -88,15 +88,16 @@ class RunDirectory:
         return run
 
     def _refuse_foreign_folder(self) -> None:
-        """A folder with files that no run of ours made is left alone."""
+        """A folder with files that no run of ours made is left alone; a start killed half-way may be taken up."""
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"run directory {self.path} is a file; choose another directory")
         names = {p.name for p in self.path.iterdir()} if self.path.exists() else set()
-        foreign = sorted(name for name in names if name != "lock" and not name.endswith(".partial"))
-        if foreign and "config.json" not in names:
+        ours = {"lock", "config.json"} if "lock" in names else set()
+        foreign = sorted(name for name in names - ours if not name.endswith(".partial"))
+        if foreign and not {"config.json", "manifest.json"} <= names:
             raise ValueError(
-                f"directory {self.path} is not empty and holds no run (no config.json, but {', '.join(foreign[:3])}); "
-                "choose a new or empty directory"
+                f"directory {self.path} is not empty and holds no run (it has {', '.join(foreign[:3])}, but not both "
+                "config.json and manifest.json); choose a new or empty directory"
             )
 
     def _check_same_run(self, new: dict[str, Any], kind: str, changeable: Collection[str]) -> None:

@@ -1,4 +1,4 @@
-"""Downloads against a real HTTP server in this process that can cut, stall, lie and forget; it records every request."""
+"""Downloads against a real HTTP server in this process that can cut, stall, lie and forget; it records all requests."""
 
 from __future__ import annotations
 
@@ -246,6 +246,8 @@ def test_changed_file_starts_anew(server: Server, tmp_path: Path, ignores_if_ran
     server.resources["/file"] = Resource(new, etag='"v2"', ignores_if_range=ignores_if_range)
     fetch(server, tmp_path / "f")
     assert (tmp_path / "f").read_bytes() == new
+    if not ignores_if_range:
+        assert len(server.requests) == 2  # the server saw that the version changed and sent the new file at once
 
 
 @pytest.mark.parametrize("etag", [None, 'W/"weak"'])

@@ -193,8 +193,21 @@ def test_foreign_folder_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not empty and holds no run .*thesis.tex"):
         start(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("a model's, not a run's")
+    with pytest.raises(ValueError, match="it has config.json"):
+        start(tmp_path / "model")
+    assert files_of(tmp_path / "model") == {"config.json": b"a model's, not a run's"}
     with pytest.raises(ValueError, match="is a file"):
         start(tmp_path / "thesis.tex")
+
+
+def test_start_killed_half_way_starts_again(tmp_path: Path) -> None:
+    start(tmp_path).close()
+    (tmp_path / "manifest.json").unlink()
+    (tmp_path / ".manifest.json.x.partial").write_text("{")
+    with start(tmp_path) as run:
+        assert not run.resumed and run.manifest()["kind"] == "train"
 
 
 def test_damaged_manifest_is_named(tmp_path: Path) -> None:
