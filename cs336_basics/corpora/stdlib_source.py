@@ -90,8 +90,8 @@ def write_stdlib(
         root: folder to take the files from; by default the standard library of the running Python.
 
     Returns:
-        The manifest: Python version, and per split `documents`, `bytes` (UTF-8, without end-of-text tokens), `sha256`. A
-        literal end-of-text token inside a file is written as <|end_of_text|>.
+        The manifest: Python version, and per split `documents`, `bytes` (UTF-8, without end-of-text tokens), `sha256`.
+        A literal end-of-text token inside a file is written as <|end_of_text|>.
 
     Raises:
         FileNotFoundError: no sources; see `stdlib_files`.

@@ -46,26 +46,26 @@ class EventWeights:
 
     # State changes: each carries new information.
     go: int = 12
-    go_together: int = 4
+    go_together: int = 6
     take: int = 14
-    put_down: int = 5
-    leave: int = 2
-    give: int = 7
+    put_down: int = 7
+    leave: int = 3
+    give: int = 14
     want: int = 5
     # Lookups: their answers follow from what was told before.
     take_because: int = 8
-    give_because: int = 8
+    give_because: int = 30
     find_thing: int = 3
     find_person: int = 3
     where_thing: int = 3
-    where_carried: int = 10
-    where_person: int = 5
+    where_carried: int = 12
+    where_person: int = 4
     who_holds: int = 6
     nobody_holds: int = 1
     why: int = 3
-    ask_where_thing: int = 3
-    ask_where_person: int = 4
-    ask_who_holds: int = 6
+    ask_where_thing: int = 5
+    ask_where_person: int = 6
+    ask_who_holds: int = 9
     ask_why: int = 4
 
 
