@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from itertools import pairwise
 
 from cs336_basics.tokenization.file_chunks import find_cut_points, read_text
@@ -95,19 +96,17 @@ def _count_ranges(
         return
     # "spawn" is the only start method that is safe in a process with threads (torch, the progress bar).
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(num_processes, len(ranges)), mp_context=context) as pool:
-        jobs = {
-            pool.submit(count_pretokens_in_range, path, start, end, list(special_tokens), pattern): end - start
-            for start, end in ranges
-        }
-        try:
+    work = partial(count_pretokens_in_range, path, special_tokens=list(special_tokens), pattern=pattern)
+    try:
+        with ProcessPoolExecutor(min(num_processes, len(ranges)), mp_context=context) as pool:
+            jobs = {pool.submit(work, start, end): end - start for start, end in ranges}
             for job in as_completed(jobs):
                 yield jobs[job], job.result()
-        except BrokenProcessPool as error:
-            raise RuntimeError(
-                "the worker processes died; a script that trains on a large file must do so under "
-                "if __name__ == '__main__': (or pass num_processes=1); else the machine may be out of memory"
-            ) from error
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            "the worker processes died; a script that trains on a large file must do so under "
+            "if __name__ == '__main__': (or pass num_processes=1); else the machine may be out of memory"
+        ) from error
 
 
 def _available_cpus() -> int:
