@@ -2,8 +2,8 @@
 
 A student replaces the body of each function by a call into their own code. Where editions of the course gave one name
 two signatures, the function takes the union: the parameter order is that of the newest edition, older ones are told
-apart by keyword (the suites call by keyword). Packages are imported inside the functions, so an unfinished module breaks
-its own adapter only.
+apart by keyword (the suites call by keyword). Packages are imported inside the functions, so an unfinished module
+breaks its own adapter only.
 
 Shapes use the names of the handouts. Every mask means "True = may attend" unless a docstring says otherwise.
 """
@@ -626,8 +626,8 @@ def run_compute_group_normalized_rewards(
 ) -> tuple[Any, ...]:
     """(advantages (rollouts,), metadata).
 
-    Edition 2025 passes reward_fn, rollout_responses, repeated_ground_truths and normalize_by_std instead of raw_rewards,
-    and expects (advantages, raw_rewards, metadata).
+    Edition 2025 passes reward_fn, rollout_responses, repeated_ground_truths and normalize_by_std instead of
+    raw_rewards, and expects (advantages, raw_rewards, metadata).
     """
     raise NotImplementedError
 
