@@ -23,14 +23,12 @@ def test_get_batch(adapters, device):
         starts.update(x[:, 0].tolist())
     assert max(starts) <= 92, f"start {max(starts)} leaves no target for the last token"
     assert set(starts) == set(range(93)), (
-        f"starts {sorted(set(range(93)) - set(starts))} never occur: the last start is len - context_length - 1, inclusive"
+        f"starts {sorted(set(range(93)) - set(starts))} never occur: the last is len - context_length - 1, inclusive"
     )
     mean = 1000 * batch_size / 93
     sigma = math.sqrt(mean * (1 - 1 / 93))
     for start, count in starts.items():
-        assert abs(count - mean) < 5 * sigma, (
-            f"start {start} occurs {count} times, expected about {mean:.0f}: not uniform"
-        )
+        assert abs(count - mean) < 5 * sigma, f"start {start} occurs {count} times, not about {mean:.0f}: not uniform"
 
 
 def test_get_batch_smallest_dataset(adapters, device):

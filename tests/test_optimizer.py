@@ -119,7 +119,9 @@ def test_adamw_step_returns_the_loss_of_its_closure(adapters):
         loss.backward()
         return loss
 
-    assert float(optimizer.step(closure)) == 3.0, "step(closure) evaluates the closure and returns its loss"
+    assert torch.equal(optimizer.step(closure).detach(), torch.tensor(3.0)), (
+        "step(closure) evaluates the closure and returns its loss"
+    )
 
 
 # max 1, min 0.1, warm-up 7, cycle end 21: t/7, then 0.1 + 0.45 (1 + cos(pi (t - 7) / 14)), then 0.1.

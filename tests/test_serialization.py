@@ -106,7 +106,7 @@ def test_checkpoint_is_a_snapshot(adapters):
 
 
 def test_checkpoint_loads_weights_only(adapters, tmp_path):
-    """Since torch 2.6 torch.load runs no pickled code by default; a checkpoint of tensors and plain values needs none."""
+    """torch.load runs no pickled code by default (torch 2.6); tensors and plain values need none."""
     model, optimizer = fresh(adapters, 1)
     train(model, optimizer, 2, seed=2)
     adapters.run_save_checkpoint(model, optimizer, iteration=2, out=tmp_path / "checkpoint.pt")

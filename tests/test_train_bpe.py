@@ -104,7 +104,7 @@ def test_train_bpe_special_tokens(adapters, tmp_path):
 
 
 def test_train_bpe_special_tokens_are_boundaries(adapters, tmp_path):
-    """Neither a merge over the gap that a removed special leaves, nor a special eaten as a pattern (| must be escaped)."""
+    """No merge crosses the gap that a removed special leaves; | in a special is no pattern and must be escaped."""
     assert_same_as_naive(adapters, tmp_path, "ab<|x|>ab<|x|>ab x|x\n" * 4, 270, ["<|x|>"])
 
 
@@ -130,6 +130,6 @@ def test_train_bpe_speed(adapters, tmp_path):
     train(adapters, tmp_path, text, 500, [END_OF_TEXT])
     seconds = time.perf_counter() - start
     assert seconds < 1.5, (
-        f"training took {seconds:.2f} s, limit 1.5 s: count each distinct pre-token once, update only the pairs around a "
-        "merge, and start no process pool for a small file"
+        f"training took {seconds:.2f} s, limit 1.5 s: count each distinct pre-token once, update only the pairs around "
+        "a merge, and start no process pool for a small file"
     )
