@@ -56,12 +56,7 @@ def layer_weights(model, prefix: str = "layers.0.") -> dict[str, torch.Tensor]:
 
 def projections(model) -> dict[str, torch.Tensor]:
     attention = layer_weights(model, "layers.0.attn.")
-    names = {
-        "q_proj_weight": "q_proj",
-        "k_proj_weight": "k_proj",
-        "v_proj_weight": "v_proj",
-        "o_proj_weight": "output_proj",
-    }
+    names = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "output_proj"}
     return {f"{letter}_proj_weight": attention[f"{name}.weight"] for letter, name in names.items()}
 
 

@@ -234,8 +234,8 @@ def test_encode_iterable_memory_usage(tokenizer, tmp_path):
 
     peak = peak_bytes(consume)
     assert peak < 1_000_000, (
-        f"encode_iterable allocated {peak / 1e6:.1f} MB at its peak, limit 1 MB: collect neither text nor ids and bound "
-        "every cache"
+        f"encode_iterable allocated {peak / 1e6:.1f} MB at its peak, limit 1 MB: collect neither text nor ids "
+        "and bound every cache"
     )
 
 
