@@ -68,9 +68,9 @@ def run_positionwise_feedforward(
     d_model: int, d_ff: int, weights: dict[str, Tensor], in_features: Float[Tensor, "... d_model"]
 ) -> Float[Tensor, "... d_model"]:
     """Edition 2024: W2 GELU(W1 x); weights `w1.weight` (d_ff, d_model) and `w2.weight` (d_model, d_ff)."""
-    from cs336_basics.model import GELUFeedForward
+    from cs336_basics.model import FeedForward
 
-    return _loaded(GELUFeedForward(d_model, d_ff), weights)(in_features)
+    return _loaded(FeedForward(d_model, d_ff, activation="gelu"), weights)(in_features)
 
 
 def run_scaled_dot_product_attention(
@@ -169,20 +169,22 @@ def run_transformer_block(
 
     `ffn.w3.weight` present means SwiGLU, else GELU (2024); theta None means no positions inside the block (2024).
     """
-    from cs336_basics.model import RotaryPositionalEmbedding, TransformerBlock
+    from cs336_basics.model import ModelConfig, RotaryPositionalEmbedding, TransformerBlock
 
     max_seq_len = in_features.shape[-2] if max_seq_len is None else max_seq_len
     rope = None if theta is None else RotaryPositionalEmbedding(theta, d_model // num_heads, max_seq_len)
-    block = TransformerBlock(
-        d_model,
-        num_heads,
-        d_ff,
-        rope,
-        ffn_type="swiglu" if "ffn.w3.weight" in weights else "gelu",
+    config = ModelConfig(
+        vocab_size=1,  # a block has no vocabulary
+        context_length=max_seq_len,
+        d_model=d_model,
+        num_layers=1,
+        num_heads=num_heads,
+        d_ff=d_ff,
+        ffn="swiglu" if "ffn.w3.weight" in weights else "gelu",
         attn_pdrop=attn_pdrop or 0.0,
         residual_pdrop=residual_pdrop or 0.0,
     )
-    return _loaded(block, weights)(in_features)
+    return _loaded(TransformerBlock(config, rope), weights)(in_features)
 
 
 def run_transformer_lm(

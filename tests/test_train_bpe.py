@@ -118,8 +118,8 @@ def test_train_bpe_without_special_tokens(adapters, tmp_path):
     assert_same_as_naive(adapters, tmp_path, documents(2_000, seed=3), 300, [])
 
 
-def test_train_bpe_empty_corpus(adapters, tmp_path):
-    vocab, merges = train(adapters, tmp_path, "", 300, [END_OF_TEXT])
+def test_train_bpe_corpus_of_special_tokens(adapters, tmp_path):
+    vocab, merges = train(adapters, tmp_path, END_OF_TEXT * 3, 300, [END_OF_TEXT])
     assert (len(vocab), merges) == (257, []), "no pairs, no merges: the special token and the 256 bytes remain"
 
 
