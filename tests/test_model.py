@@ -33,7 +33,7 @@ DEEP = pytest.mark.parametrize(
     "atol", [pytest.param(1e-4, id="2026"), pytest.param(3e-6, id="2025", marks=EDITION_2025)]
 )
 ROPE_HINT = (
-    "RoPE turns interleaved pairs (x0, x1), (x2, x3), ... by position * theta^(-2k/d), k = 0 .. d/2 - 1, positions from "
+    "RoPE turns interleaved pairs (x0, x1), (x2, x3), ... by position * theta^(-2k/d), k = 0 .. d/2 - 1, from position "
     "0; not the halves (x0, x_d/2)"
 )
 
