@@ -1,7 +1,7 @@
 """Every command that a README shows works, and every file it links to is there.
 
-Blocks fenced as ```bash run or ```python run are executed. Commands `make ...` and `cs336 ...` anywhere else (also in tables) may be
-long, so they are checked for existence only: `make -n`, `cs336 ... --help`.
+Blocks fenced as ```bash run or ```python run are executed. Commands `make ...` and `cs336 ...` anywhere else (also in
+tables) may be long, so they are checked for existence only: `make -n`, `cs336 ... --help`.
 """
 
 from __future__ import annotations
