@@ -1,0 +1,78 @@
+"""Options and fixtures of all suites: the implementation under test, the device, the real components required."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+MARKERS = {
+    "slow": 'more than a few seconds; deselect with -m "not slow"',
+    "gpu": "needs a CUDA device",
+    "edition2024": "a signature or tolerance of spring 2024 only",
+    "edition2025": "a signature or tolerance of spring 2025 only",
+}
+COMPONENTS = {
+    "chromium": lambda: any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
+    "postgresql": lambda: shutil.which("postgres") or shutil.which("pg_ctl"),
+    "cuda": torch.cuda.is_available,
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--adapters", default="tests.adapters", help="file path or dotted module of the adapters to test")
+    parser.addoption("--device", default="cpu", help="torch device for tests that do not fix one")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name, meaning in MARKERS.items():
+        config.addinivalue_line("markers", f"{name}: {meaning}")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu"):
+        require_component("cuda")
+
+
+@pytest.fixture(scope="session")
+def adapters(request: pytest.FixtureRequest) -> ModuleType:
+    """The adapters under test: the only way in which a test reaches an implementation."""
+    name = request.config.getoption("--adapters")
+    if not (name.endswith(".py") or os.sep in name):
+        return importlib.import_module(name)
+    path = Path(name)
+    if not path.is_file():
+        raise pytest.UsageError(f"--adapters: no file {path}; give the path of an adapters.py or a dotted module name")
+    spec = importlib.util.spec_from_file_location("adapters_under_test", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> str:
+    """The device named by --device."""
+    return request.config.getoption("--device")
+
+
+@pytest.fixture(scope="session")
+def require():
+    """Function (component) that skips the test where a real component is missing, or fails it where CI demands it."""
+    return require_component
+
+
+def require_component(component: str) -> None:
+    """Skip without `component` (see COMPONENTS, else an importable module); fail if CS336_TEST_REQUIRE lists it."""
+    known = COMPONENTS.get(component, lambda: importlib.util.find_spec(component))
+    if known():
+        return
+    if component in os.environ.get("CS336_TEST_REQUIRE", "").split(","):
+        pytest.fail(f"{component} is missing here but CS336_TEST_REQUIRE demands it")
+    pytest.skip(f"{component} is not installed")

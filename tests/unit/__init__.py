@@ -1,0 +1,1 @@
+"""Test suites; reached by pytest only."""
