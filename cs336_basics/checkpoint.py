@@ -1,8 +1,8 @@
 """Checkpoints: model, optimizer and step in one file, written whole or not at all, read without running code.
 
-A checkpoint is a dictionary of tensors and plain values saved by `torch.save`; it is read with `weights_only=True`, so a file
-from a stranger cannot execute anything. A path is written through a temporary name and a rename: a kill or a full disk leaves the
-former checkpoint as it was. The training loop adds its random states as further entries.
+A checkpoint is a dictionary of tensors and plain values saved by `torch.save`; it is read with `weights_only=True`,
+so a file from a stranger cannot execute anything. A path is written through a temporary name and a rename: a kill or
+a full disk leaves the former checkpoint as it was. The training loop adds its random states as further entries.
 
 Handout: checkpointing. Left out: sharded layouts (`cs336_systems/parallel`). Read next: `training.py`.
 """
@@ -57,7 +57,7 @@ def load_state(src: Destination) -> dict[str, Any]:
 def save_checkpoint(
     model: nn.Module, optimizer: torch.optim.Optimizer, iteration: int, out: Destination, **extra: Any
 ) -> None:
-    """Save the states of `model` and `optimizer`, the number of finished steps, and any `extra` plain values or tensors."""
+    """Save the states of `model` and `optimizer`, the number of finished steps, and `extra` values or tensors."""
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "iteration": iteration, **extra}
     save_state(state, out)
 
@@ -76,7 +76,9 @@ def restore(state: dict[str, Any], model: nn.Module, optimizer: torch.optim.Opti
     """Put a loaded checkpoint into `model` and `optimizer`; see `load_checkpoint`."""
     missing = {"model", "optimizer", "iteration"} - state.keys()
     if missing:
-        raise ValueError(f"not a training checkpoint: it lacks {sorted(missing)}; it holds {sorted(map(str, state))[:8]}")
+        raise ValueError(
+            f"not a training checkpoint: it lacks {sorted(missing)}; it holds {sorted(map(str, state))[:8]}"
+        )
     check_weights(state["model"], model)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
@@ -87,7 +89,11 @@ def check_weights(weights: dict[str, Any], model: nn.Module) -> None:
     """Raise a ValueError naming the differences unless `weights` has exactly the model's names and shapes."""
     have = {key: tuple(value.shape) for key, value in weights.items()}
     want = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    wrong = [f"{key}: checkpoint {have.get(key)}, model {want.get(key)}" for key in {**want, **have} if have.get(key) != want.get(key)]
+    wrong = [
+        f"{key}: checkpoint {have.get(key)}, model {want.get(key)}"
+        for key in {**want, **have}
+        if have.get(key) != want.get(key)
+    ]
     if wrong:
         raise ValueError(
             f"the checkpoint belongs to another model; {len(wrong)} weights differ, such as {'; '.join(wrong[:3])}; "

@@ -1,12 +1,13 @@
 """Tokens on disk and batches of them.
 
-A token file is raw little-endian uint16 (vocabularies up to 65,536 ids) or uint32, nothing else, as the course's own `.bin` files
-are; what the numbers mean stands beside it in `<name>.json`: dtype, count, vocabulary size, documents, bytes of text. Files are
-memory-mapped, so a corpus larger than memory trains as a small one does.
+A token file is raw little-endian uint16 (vocabularies up to 65,536 ids) or uint32, nothing else, as the course's own
+`.bin` files are; what the numbers mean stands beside it in `<name>.json`: dtype, count, vocabulary size, documents,
+bytes of text. Files are memory-mapped, so a corpus larger than memory trains as a small one does.
 
     x = tokens[s : s + T];  y = tokens[s + 1 : s + T + 1]      for a start s drawn uniformly from 0 .. len - T - 1
 
-Handout: data_loading, tokenizer_experiments (encoding to uint16). Left out: packing, document masks. Read next: `checkpoint.py`.
+Handout: data_loading, tokenizer_experiments (encoding to uint16). Left out: packing, document masks. Read next:
+`checkpoint.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,7 @@ TOKEN_FORMAT = "cs336-tokens-1"
 END_OF_TEXT = "<|endoftext|>"
 
 
+@runtime_checkable
 class Encoder(Protocol):
     """The part of a Tokenizer that writing token files needs."""
 
@@ -114,7 +116,9 @@ def write_tokens(
             array = np.array(block, dtype=np.int64)
             if array.min() < 0 or array.max() >= vocab_size:
                 bad = int(array[(array < 0) | (array >= vocab_size)][0])
-                raise ValueError(f"token id {bad} is outside the vocabulary [0, {vocab_size}); was another tokenizer used?")
+                raise ValueError(
+                    f"token id {bad} is outside the vocabulary [0, {vocab_size}); was another tokenizer used?"
+                )
             data = array.astype(kind).tobytes()
             digest.update(data)
             file.write(data)
@@ -130,7 +134,7 @@ def write_tokens(
 def encode_file(
     tokenizer: Encoder, text_path: str | os.PathLike[str], token_path: str | os.PathLike[str], **facts: Any
 ) -> dict[str, Any]:
-    """Encode a UTF-8 corpus file (documents ended by <|endoftext|>) into a token file, streaming; return its manifest."""
+    """Encode a UTF-8 corpus (documents ended by <|endoftext|>) into a token file, streaming; return its manifest."""
     counts = {"documents": 0, "text_bytes": 0}
 
     def pieces() -> Iterator[str]:
@@ -166,7 +170,9 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
         )
     manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
     if not isinstance(manifest, dict) or manifest.get("format") != TOKEN_FORMAT:
-        raise ValueError(f"{manifest_path} is not a token manifest (format {TOKEN_FORMAT!r}); was it made by another program?")
+        raise ValueError(
+            f"{manifest_path} is not a token manifest (format {TOKEN_FORMAT!r}); was it made by another program?"
+        )
     return manifest
 
 

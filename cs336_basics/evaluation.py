@@ -1,11 +1,12 @@
 """How good a model is: loss, perplexity, bits per byte, and questions with a right answer.
 
     perplexity    = exp(nats / tokens)                      comparable between models of one tokenizer only
-    bits per byte = nats / (ln 2 * bytes)                   comparable between tokenizers; special tokens count for neither
+    bits per byte = nats / (ln 2 * bytes)                   comparable between tokenizers; specials count for neither
 
-Two ways through a token stream: `evaluate_windows` cuts it into consecutive windows, each target scored once; the early tokens
-of a window see little context. `evaluate_documents` starts every window at the beginning of a document, which is what an exact entropy
-floor is about. Handout: cross_entropy (perplexity), training_together. Read next: `training.py`.
+Two ways through a token stream: `evaluate_windows` cuts it into consecutive windows, each target scored once; the
+early tokens of a window see little context. `evaluate_documents` starts every window at the beginning of a document,
+which is what an exact entropy floor is about. Handout: cross_entropy (perplexity), training_together. Read next:
+`training.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +51,7 @@ class Evaluation:
         return self.text_nats / (math.log(2) * self.bytes) if self.bytes else math.inf
 
 
+@runtime_checkable
 class _Question(Protocol):
     """What `cloze_accuracy` needs of a question (see `corpora/story_cloze.py`)."""
 
@@ -61,10 +63,8 @@ class _Question(Protocol):
     def candidates(self) -> Sequence[str]: ...  # noqa: D102
 
 
-
-
 def window_rows(tokens: npt.NDArray[Any], context_length: int) -> Iterator[tuple[npt.NDArray[Any], int]]:
-    """Consecutive windows of up to context_length + 1 ids that overlap by one; each id but the first is a target once."""
+    """Consecutive windows of up to context_length + 1 ids, overlapping by one; all ids but the first are targets."""
     for start in range(0, len(tokens) - 1, context_length):
         yield tokens[start : start + context_length + 1], 1
 
@@ -94,7 +94,7 @@ def evaluate_rows(
     device: str | torch.device,
     token_bytes: npt.NDArray[Any] | None = None,
 ) -> Evaluation:
-    """Score rows of (ids, index of the first target), `batch_size` at a time, padded on the right where lengths differ."""
+    """Score rows of (ids, index of the first target), `batch_size` at a time, padded on the right to equal length."""
     training = model.training
     model.eval()
     nats = text_nats = 0.0

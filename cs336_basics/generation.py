@@ -2,19 +2,19 @@
 
     logits of the last position -> / temperature -> keep top-k -> keep top-p -> softmax -> draw
 
-The filters are pure functions over logits (..., vocab), reused by every decoder above. Decoding keeps each layer's keys and values
-(`KVCache`), so that a new token costs one row of attention instead of a whole forward pass; past context_length it falls back to
-recomputing the last context_length tokens.
+The filters are pure functions over logits (..., vocab), reused by every decoder above. Decoding keeps each layer's
+keys and values (`KVCache`), so that a new token costs one row of attention instead of a whole forward pass; past
+context_length it falls back to recomputing the last context_length tokens.
 
-Handout: decoding, generate. Source of top-p: Holtzman et al. 2020. Left out: batching requests of different lengths, speculative
-decoding (`cs336_systems/inference`). Read next: `evaluation.py`.
+Handout: decoding, generate. Source of top-p: Holtzman et al. 2020. Left out: batching requests of different lengths,
+speculative decoding (`cs336_systems/inference`). Read next: `evaluation.py`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -24,6 +24,7 @@ from cs336_basics.model import TransformerLM
 from cs336_basics.nn_utils import softmax
 
 
+@runtime_checkable
 class TextCoder(Protocol):
     """The part of a Tokenizer that generation needs."""
 
@@ -105,7 +106,9 @@ def sample_token(
     if top_p is not None:
         logits = keep_top_p(logits, top_p)
     probabilities = softmax(logits, dim=-1)
-    flat = torch.multinomial(probabilities.flatten(0, -2) if logits.dim() > 1 else probabilities[None], 1, generator=generator)
+    flat = torch.multinomial(
+        probabilities.flatten(0, -2) if logits.dim() > 1 else probabilities[None], 1, generator=generator
+    )
     return flat.reshape(logits.shape[:-1])
 
 
@@ -122,7 +125,9 @@ def stream_tokens(
 ) -> Iterator[Int[Tensor, " batch"]]:
     """Yield the next token of every row, for ever; the caller decides when to stop. See `generate`."""
     if prompt.dim() != 2 or prompt.shape[1] == 0:
-        raise ValueError(f"a prompt needs shape (batch, at least one token); got {tuple(prompt.shape)}; begin with <|endoftext|>")
+        raise ValueError(
+            f"a prompt needs shape (batch, at least one token); got {tuple(prompt.shape)}; begin with <|endoftext|>"
+        )
     context = model.config.context_length
     ids, caches = prompt[:, -context:], [KVCache(context) for _ in model.layers]
     pending = ids
@@ -194,7 +199,7 @@ def generate_text(
     top_k: int | None = None,
     top_p: float | None = None,
 ) -> str:
-    """The text a model adds to `prompt` (to a new document when the prompt is empty), until `stop` or max_new_tokens."""
+    """What a model adds to `prompt` (to a new document when it is empty), until `stop` or max_new_tokens."""
     device = next(model.parameters()).device
     stop_ids = [] if stop is None else tokenizer.encode(stop)
     if len(stop_ids) > 1:

@@ -4,12 +4,14 @@
     for each block:   h = h + attn(norm(h));  h = h + ffn(norm(h))
     logits = head(norm(h))                           (batch, seq, vocab)
 
-Pre-norm blocks with RMSNorm, rotary positions and SwiGLU by default, as in LLaMA (Touvron et al. 2023); `ModelConfig` also offers
-the 2024 edition's choices (GELU, learned positions, dropout, tied embeddings) and the handout's ablations (post-norm, no norm,
-no positions). Nothing here has a bias. Weights have shape (d_out, d_in) and the names of the course's checkpoints.
+Pre-norm blocks with RMSNorm, rotary positions and SwiGLU by default, as in LLaMA (Touvron et al. 2023); `ModelConfig`
+also offers the 2024 edition's choices (GELU, learned positions, dropout, tied embeddings) and the handout's ablations
+(post-norm, no norm, no positions). Nothing here has a bias. Weights have shape (d_out, d_in) and the names of the
+course's checkpoints.
 
-Handout: linear, embedding, rmsnorm, positionwise_feedforward, rope, scaled_dot_product_attention, multihead_self_attention,
-transformer_block, transformer_lm. Left out: everything in `variants/`. Read next: `optimizer.py`.
+Handout: linear, embedding, rmsnorm, positionwise_feedforward, rope, scaled_dot_product_attention,
+multihead_self_attention, transformer_block, transformer_lm. Left out: everything in `variants/`. Read next:
+`optimizer.py`.
 """
 
 from __future__ import annotations
@@ -18,9 +20,9 @@ import json
 import math
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from einops import rearrange
@@ -28,72 +30,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from cs336_basics import nn_utils
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Shape and choices of a TransformerLM.
-
-    Raises:
-        ValueError: a size that is not positive or does not divide, or a rate outside [0, 1).
-    """
-
-    vocab_size: int
-    """number of token ids"""
-    context_length: int = 256
-    """longest sequence the model may see, in tokens"""
-    d_model: int = 512
-    """width of the residual stream"""
-    num_layers: int = 4
-    """number of blocks"""
-    num_heads: int = 16
-    """attention heads; must divide d_model"""
-    d_ff: int | None = None
-    """width inside the feed-forward; default 8/3 d_model rounded up to a multiple of 64 for SwiGLU, else 4 d_model"""
-    rope_theta: float = 10000.0
-    """base wavelength of the rotary positions"""
-    positions: Literal["rope", "learned", "sinusoidal", "none"] = "rope"
-    """how the model knows where a token stands"""
-    ffn: Literal["swiglu", "gelu", "silu", "relu"] = "swiglu"
-    """feed-forward: gated SwiGLU, or two matrices around one activation"""
-    norm: Literal["pre", "post", "none"] = "pre"
-    """RMSNorm before each sublayer, after each residual sum, or nowhere"""
-    tie_embeddings: bool = False
-    """use the embedding table as the output head"""
-    attn_pdrop: float = 0.0
-    """dropout on attention weights"""
-    residual_pdrop: float = 0.0
-    """dropout on the embedding sum and on each sublayer's output"""
-    attention: str = "plain"
-    """name of an entry in ATTENTION_FUNCTIONS"""
-
-    def __post_init__(self) -> None:
-        for name in ("vocab_size", "context_length", "d_model", "num_layers", "num_heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
-        _check_heads(self.d_model, self.num_heads)
-        if self.positions == "rope" and (self.d_model // self.num_heads) % 2:
-            raise ValueError(
-                f"rotary positions turn pairs of coordinates, so d_model/num_heads must be even; got d_model={self.d_model}, "
-                f"num_heads={self.num_heads}; choose num_heads={max(1, self.num_heads // 2)} or positions='learned'"
-            )
-        for name in ("attn_pdrop", "residual_pdrop"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ValueError(f"{name} is a probability and must lie in [0, 1); got {getattr(self, name)}")
-        if self.d_ff is None:
-            width = -(-8 * self.d_model // 3) if self.ffn == "swiglu" else 4 * self.d_model
-            object.__setattr__(self, "d_ff", -(-width // 64) * 64 if self.ffn == "swiglu" else width)
-        elif self.d_ff < 1:
-            raise ValueError(f"d_ff must be at least 1; got {self.d_ff}")
-
-
-def _check_heads(d_model: int, num_heads: int) -> None:
-    if num_heads < 1 or d_model % num_heads:
-        below = max(num_heads, 1) * max(1, d_model // max(num_heads, 1))
-        raise ValueError(
-            f"num_heads must divide d_model; got d_model={d_model}, num_heads={num_heads}; "
-            f"choose d_model={below} or {below + max(num_heads, 1)}"
-        )
+from cs336_basics.model_config import ModelConfig, check_heads
 
 
 def _truncated_normal(shape: tuple[int, ...], std: float, device: torch.device | None, dtype: torch.dtype | None):
@@ -141,8 +78,11 @@ class Embedding(nn.Module):
 
 
 def rms_norm(x: Float[Tensor, "... d_model"], weight: Float[Tensor, " d_model"], eps: float = 1e-5) -> Tensor:
-    """x / sqrt(mean(x^2) + eps) * weight over the last axis, in float32 inside, dtype of `x` outside (Zhang & Sennrich 2019)."""
-    wide = nn_utils._upcast(x)
+    """x / sqrt(mean(x^2) + eps) * weight over the last axis, in float32 inside, dtype of `x` outside.
+
+    Source: Zhang & Sennrich 2019; handout problem rmsnorm.
+    """
+    wide = nn_utils.upcast(x)
     return (wide * torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + eps) * weight).to(x.dtype)
 
 
@@ -174,6 +114,9 @@ class RotaryPositionalEmbedding(nn.Module):
     Pairs are neighbours (interleaved), not halves. The tables of cosines and sines are buffers outside the state dict.
     """
 
+    cos: Tensor
+    sin: Tensor
+
     def __init__(self, theta: float, d_k: int, max_seq_len: int, device: torch.device | None = None):
         super().__init__()
         if d_k % 2:
@@ -184,13 +127,15 @@ class RotaryPositionalEmbedding(nn.Module):
         self.register_buffer("sin", angle.sin().float(), persistent=False)
 
     def forward(self, x: Float[Tensor, "... seq d_k"], token_positions: Int[Tensor, "... seq"]) -> Tensor:
-        """Rotate `x` (..., seq, d_k) by `token_positions` (..., seq), broadcast over missing leading axes such as heads."""
-        cos, sin = self.cos[token_positions], self.sin[token_positions]
-        if 2 < cos.dim() < x.dim():  # positions (batch, seq) against x (batch, heads, seq, d_k)
-            cos, sin = (rearrange(t, "b ... s k -> b ... 1 s k") for t in (cos, sin))
-        even, odd = nn_utils._upcast(x).unflatten(-1, (-1, 2)).unbind(-1)
-        turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
-        return turned.flatten(-2).to(x.dtype)
+        """Rotate `x` (..., seq, d_k) by `token_positions` (..., seq), broadcast over missing axes such as heads.
+
+        A pair (a, b) is the complex number a + ib; turning it is one multiplication by cos + i sin, in float32.
+        """
+        turn = torch.complex(self.cos[token_positions].float(), self.sin[token_positions].float())
+        if 2 < turn.dim() < x.dim():  # positions (batch, seq) against x (batch, heads, seq, d_k)
+            turn = rearrange(turn, "b ... s k -> b ... 1 s k")
+        pairs = torch.view_as_complex(nn_utils.upcast(x).unflatten(-1, (-1, 2)).contiguous())
+        return torch.view_as_real(pairs * turn).flatten(-2).to(x.dtype)
 
 
 def sinusoidal_positions(num_positions: int, d_model: int) -> Float[Tensor, "positions d_model"]:
@@ -234,6 +179,7 @@ ATTENTION_FUNCTIONS: dict[str, Callable[[Tensor, Tensor, Tensor, float], Tensor]
 """Causal attention by the name ModelConfig.attention gives; faster kernels add themselves here from the floor above."""
 
 
+@runtime_checkable
 class LayerCache(Protocol):
     """What attention asks of a key-value cache: remember this layer's new keys and values, return all so far."""
 
@@ -257,7 +203,7 @@ class CausalMultiHeadSelfAttention(nn.Module):
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
-        _check_heads(d_model, num_heads)
+        check_heads(d_model, num_heads)
         if attention not in ATTENTION_FUNCTIONS:
             raise ValueError(f"attention={attention!r} is not known; choose one of {sorted(ATTENTION_FUNCTIONS)}")
         self.num_heads, self.attn_pdrop, self.attention = num_heads, attn_pdrop, attention
@@ -292,9 +238,7 @@ class CausalMultiHeadSelfAttention(nn.Module):
 class SwiGLU(nn.Module):
     """W2(SiLU(W1 x) * W3 x): one half of the hidden layer gates the other (Shazeer 2020)."""
 
-    def __init__(
-        self, d_model: int, d_ff: int, device: torch.device | None = None, dtype: torch.dtype | None = None
-    ):
+    def __init__(self, d_model: int, d_ff: int, device: torch.device | None = None, dtype: torch.dtype | None = None):
         super().__init__()
         self.w1 = Linear(d_model, d_ff, device, dtype)
         self.w2 = Linear(d_ff, d_model, device, dtype)
@@ -369,6 +313,8 @@ class TransformerBlock(nn.Module):
 class TransformerLM(nn.Module):
     """A decoder-only language model; see the module docstring for the data flow and `ModelConfig` for the choices."""
 
+    sinusoids: Tensor
+
     def __init__(self, config: ModelConfig, device: torch.device | None = None, dtype: torch.dtype | None = None):
         super().__init__()
         self.config = config
@@ -431,7 +377,7 @@ class TransformerLM(nn.Module):
 
     @classmethod
     def from_pretrained(cls, directory: str | os.PathLike[str]) -> TransformerLM:
-        """Load `model_config.json` and `model.pt` (a state dict; torch.compile's `_orig_mod.` prefixes are stripped)."""
+        """Load `model_config.json` and `model.pt`, a state dict (`_orig_mod.` prefixes of torch.compile are cut)."""
         folder = Path(directory)
         config = ModelConfig(**json.loads((folder / "model_config.json").read_text(encoding="utf-8")))
         state = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)

@@ -4,12 +4,13 @@
     log_softmax(x)_i    = x_i - logsumexp(x)
     cross_entropy(x, y) = mean over positions of logsumexp(x) - x_y
 
-Each of the three first subtracts the row's maximum, which cancels in the quotient and keeps exp() from overflowing, and works in
-float32 when given bfloat16 or float16. Softmax and cross-entropy spell out their gradients (`autograd.Function`): the formulas are
-short, worth seeing once, and save the two or three extra copies of a (batch, seq, vocab) tensor that the automatic graph keeps.
+Each of the three first subtracts the row's maximum, which cancels in the quotient and keeps exp() from overflowing,
+and works in float32 when given bfloat16 or float16. Softmax and cross-entropy spell out their gradients
+(`autograd.Function`): the formulas are short, worth seeing once, and save the two or three extra copies of a (batch,
+seq, vocab) tensor that the automatic graph keeps.
 
-Handout: softmax, cross_entropy, gradient_clipping, positionwise_feedforward (SiLU, GELU). Left out: label smoothing, z-loss.
-Read next: `model.py`.
+Handout: softmax, cross_entropy, gradient_clipping, positionwise_feedforward (SiLU, GELU). Left out: label smoothing,
+z-loss. Read next: `model.py`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def _upcast(x: Tensor) -> Tensor:
+def upcast(x: Tensor) -> Tensor:
+    """`x` in float32 if it is float16 or bfloat16, else as it is."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
@@ -53,19 +55,19 @@ def softmax(x: Float[Tensor, "..."], dim: int) -> Float[Tensor, "..."]:
     Numerics: the maximum is subtracted first; float16 and bfloat16 are computed in float32. A slice that is -inf
     throughout (a query that may attend to nothing) gives zeros, where the bare formula gives NaN.
     """
-    return _Softmax.apply(_upcast(x), dim).to(x.dtype)
+    return _Softmax.apply(upcast(x), dim).to(x.dtype)
 
 
 def logsumexp(x: Float[Tensor, "..."], dim: int) -> Float[Tensor, "..."]:
     """log(sum(exp(x))) along `dim`, which is dropped; stable for any finite `x`."""
-    x = _upcast(x)
+    x = upcast(x)
     top = x.amax(dim=dim, keepdim=True)
     return (x - top).exp().sum(dim=dim).log() + top.squeeze(dim)
 
 
 def log_softmax(x: Float[Tensor, "..."], dim: int) -> Float[Tensor, "..."]:
     """log(softmax(x)) along `dim` without ever taking the log of an underflowed zero; float32 or better."""
-    return _upcast(x) - logsumexp(x, dim).unsqueeze(dim)
+    return upcast(x) - logsumexp(x, dim).unsqueeze(dim)
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -94,7 +96,7 @@ def token_losses(inputs: Float[Tensor, "*batch vocab"], targets: Int[Tensor, "*b
             f"cross-entropy needs targets of shape {tuple(inputs.shape[:-1])}, the logits' shape without its last "
             f"(vocab) axis; got {tuple(targets.shape)}"
         )
-    return _CrossEntropy.apply(_upcast(inputs), targets.long())
+    return _CrossEntropy.apply(upcast(inputs), targets.long())
 
 
 def cross_entropy(inputs: Float[Tensor, "*batch vocab"], targets: Int[Tensor, "*batch"]) -> Float[Tensor, ""]:
@@ -132,8 +134,8 @@ def relu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 def clip_gradient(parameters: Iterable[Tensor], max_norm: float) -> Float[Tensor, ""]:
     """Scale all gradients in place so that their joint L2 norm is at most `max_norm`; return the norm before scaling.
 
-    Parameters without a gradient are skipped. The factor is max_norm / (norm + 1e-6), applied only when the norm exceeds
-    `max_norm`, as torch's `clip_grad_norm_` and the handout have it.
+    Parameters without a gradient are skipped. The factor is max_norm / (norm + 1e-6), applied only when the norm
+    exceeds `max_norm`, as torch's `clip_grad_norm_` and the handout have it.
     """
     grads = [p.grad for p in parameters if p.grad is not None]
     if not grads:

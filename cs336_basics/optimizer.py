@@ -1,13 +1,13 @@
 """Optimizers and learning-rate schedules.
 
     SGD     theta <- theta - lr / sqrt(t + 1) * g                       (the handout's teaching example, with its decay)
-    AdamW   theta <- theta * (1 - lr * weight_decay)                    (decay first: Loshchilov & Hutter 2019 as torch orders it)
+    AdamW   theta <- theta * (1 - lr * weight_decay)                    (decay first, as torch has it)
             m <- beta1 m + (1 - beta1) g;    v <- beta2 v + (1 - beta2) g^2
             theta <- theta - lr * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
 
-Handout: learning_rate_tuning, adamw, learning_rate_schedule; 14 FLOPs and 16 bytes per float32 parameter for AdamW. Both read
-their hyperparameters from `param_groups` at each step, so that a schedule may change them. Left out: fused and sharded forms
-(`cs336_systems`), Muon and others (`optimizers/`). Read next: `data.py`.
+Handout: learning_rate_tuning, adamw, learning_rate_schedule; 14 FLOPs and 16 bytes per float32 parameter for AdamW.
+Both read their hyperparameters from `param_groups` at each step, so that a schedule may change them. Left out: fused
+and sharded forms (`cs336_systems`), Muon and others (`optimizers/`). Read next: `data.py`.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def get_lr_cosine_schedule(
 def get_lr_wsd_schedule(
     it: int, max_learning_rate: float, min_learning_rate: float, warmup_iters: int, decay_iters: int, total_iters: int
 ) -> float:
-    """Warm-up, stable, decay: linear from 0 to the maximum, flat, linear to the minimum over the last `decay_iters` steps.
+    """Warm-up, stable, decay: linear from 0 up, flat, linear to the minimum over the last `decay_iters` steps.
 
     Source: Hu et al. 2024 (MiniCPM), section 4.
     """

@@ -2,12 +2,12 @@
 
     repeat: batch -> forward -> loss -> backward (gradient_accumulation times) -> clip -> learning rate -> update
 
-Everything that a later step depends on (weights, moments, random states, position in the data) is in each checkpoint, so a run
-killed at any moment and started again with the same command ends, on a CPU, in the same weights bit for bit; its log is cut back to
-the checkpoint and continues. Ctrl-C finishes the step, saves, and says how to go on.
+Everything that a later step depends on (weights, moments, random states, position in the data) is in each checkpoint,
+so a run killed at any moment and started again with the same command ends, on a CPU, in the same weights bit for bit;
+its log is cut back to the checkpoint and continues. Ctrl-C finishes the step, saves, and says how to go on.
 
-How work is spread over processes is a `Strategy`; `SingleProcess` is the plain one, `cs336_systems/parallel` has others.
-Handout: training_together, experiment_log. Read next: `runs/directory.py`.
+How work is spread over processes is a `Strategy`; `SingleProcess` is the plain one, `cs336_systems/parallel` has
+others. Handout: training_together, experiment_log. Read next: `runs/directory.py`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -46,6 +46,7 @@ from cs336_basics.training_config import TrainConfig
 CHECKPOINT_NAME = re.compile(r"step_(\d+)\.pt")
 
 
+@runtime_checkable
 class Strategy(Protocol):
     """How a run is spread over processes; all processes call all methods in the same order."""
 
@@ -116,7 +117,8 @@ def train(
 
     Args:
         config: what to train on what; must equal the stored one when resuming (the device may differ).
-        directory: run directory: config.json, log.jsonl, checkpoints/, model.pt, model_config.json, loss.svg, summary.json.
+        directory: run directory (config.json, log.jsonl, summary.json ...), which also gets checkpoints/, model.pt,
+            model_config.json and loss.svg.
         strategy: how to spread the work; one process by default.
         progress: show a live bar with loss, tokens per second and time left on standard error.
 
@@ -251,7 +253,9 @@ class _Trainer:
         context = self.config.model.context_length
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast):
             if self.config.eval_by == "documents" and self.tokenizer is not None:
-                return evaluate_documents(self.model, tokens, context, self.tokenizer.special_id(END_OF_TEXT), **options)
+                return evaluate_documents(
+                    self.model, tokens, context, self.tokenizer.special_id(END_OF_TEXT), **options
+                )
             return evaluate_windows(self.model, tokens, context, **options)
 
     def _validate(self, full: bool) -> dict[str, Any]:
@@ -348,7 +352,7 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
 def keep_freed_memory() -> None:
     """Ask glibc to reuse large freed blocks instead of returning them to the system: about a tenth of a CPU step.
 
-    By default each tensor above 32 MB is mapped afresh and its pages are zeroed one fault at a time. No effect elsewhere.
+    By default each tensor above 32 MB is mapped afresh and its pages are zeroed one fault at a time.
     """
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)

@@ -1,4 +1,4 @@
-"""What a training run is made of: one frozen config, validated, stored with the run, and turned into command-line flags.
+"""What a training run is made of: one frozen config, validated, stored with the run, and made command-line flags.
 
 Read next: `training.py`.
 """
@@ -41,7 +41,8 @@ class OptimizerConfig:
             raise ValueError(f"max_learning_rate must be positive; got {self.max_learning_rate}")
         if self.min_learning_rate is not None and not 0 <= self.min_learning_rate <= self.max_learning_rate:
             raise ValueError(
-                f"min_learning_rate must lie between 0 and max_learning_rate={self.max_learning_rate}; got {self.min_learning_rate}"
+                f"min_learning_rate must lie between 0 and max_learning_rate={self.max_learning_rate}; "
+                f"got {self.min_learning_rate}"
             )
         if self.warmup_steps < 0:
             raise ValueError(f"warmup_steps must not be negative; got {self.warmup_steps}")
@@ -109,8 +110,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in (
-            "num_steps", "batch_size", "gradient_accumulation", "log_every", "eval_every", "eval_tokens", "checkpoint_every",
-            "keep_checkpoints",
+            "num_steps", "batch_size", "gradient_accumulation", "log_every", "eval_every", "eval_tokens",
+            "checkpoint_every", "keep_checkpoints",
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")

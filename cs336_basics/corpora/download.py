@@ -342,7 +342,7 @@ def progress_bars() -> Progress:
     return progress.Progress(*columns, *rates, console=Console(stderr=True))
 
 
-def _requests():  # type: ignore[no-untyped-def]
+def _requests():
     """The requests package."""
     try:
         import requests

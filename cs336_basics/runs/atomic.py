@@ -1,8 +1,8 @@
 """Atomic files: a reader sees the old file or the whole new one, never a part.
 
-Every file that matters is written under a temporary name beside its target, flushed to disk, and renamed over the target; a
-rename within one folder is atomic on every file system we use. A process killed at any moment, or a disk that fills up, leaves
-the former file as it was and at most a stray `.<name>.<random>.partial`.
+Every file that matters is written under a temporary name beside its target, flushed to disk, and renamed over the
+target; a rename within one folder is atomic on every file system we use. A process killed at any moment, or a disk
+that fills up, leaves the former file as it was and at most a stray `.<name>.<random>.partial`.
 
 Left out: locking between two writers (see `directory.py`). Read next: `directory.py`.
 """
@@ -50,7 +50,7 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write `value` as indented JSON with a final newline, atomically; NaN and infinity are refused (they are not JSON)."""
+    """Write `value` as indented JSON with a final newline, atomically; NaN and infinity, no JSON, are refused."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic_write(path, "w") as file:
         file.write(text)

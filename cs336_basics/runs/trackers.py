@@ -46,7 +46,12 @@ def _tensorboard(directory: Path, stack: contextlib.ExitStack) -> Callable[[dict
         raise ImportError("tensorboard=True needs TensorBoard; install it with: pip install tensorboard") from error
     writer = SummaryWriter(str(directory / "tensorboard"))
     stack.callback(writer.close)
-    return lambda numbers, step: [writer.add_scalar(name, value, step) for name, value in numbers.items()]
+
+    def add(numbers: dict[str, float], step: int) -> None:
+        for name, value in numbers.items():
+            writer.add_scalar(name, value, step)
+
+    return add
 
 
 def _wandb(directory: Path, config: Any, stack: contextlib.ExitStack) -> Callable[[dict[str, float], int], Any]:
