@@ -54,6 +54,7 @@ def get_batch(
     device: str | torch.device,
     *,
     generator: torch.Generator | None = None,
+    starts: npt.NDArray[Any] | None = None,
 ) -> tuple[Int[Tensor, "batch seq"], Int[Tensor, "batch seq"]]:
     """Draw `batch_size` windows at random; targets are the inputs shifted by one.
 
@@ -61,6 +62,7 @@ def get_batch(
         dataset: one-dimensional array of ids of any integer dtype, in memory or memory-mapped.
         device: where the int64 result goes.
         generator: source of the starts (a CPU generator); torch's global one by default.
+        starts: positions to draw from instead of all (see `document_starts`).
 
     Raises:
         ValueError: the dataset has fewer than context_length + 1 tokens.
@@ -71,12 +73,29 @@ def get_batch(
             f"a window of context_length={context_length} needs {context_length + 1} tokens; got {len(dataset)}; "
             "use a longer corpus or a shorter context"
         )
-    starts = torch.randint(num_starts, (batch_size,), generator=generator).numpy()
-    windows = torch.from_numpy(dataset[starts[:, None] + np.arange(context_length + 1)].astype(np.int64))
+    picks = torch.randint(num_starts if starts is None else len(starts), (batch_size,), generator=generator).numpy()
+    first = picks if starts is None else starts[picks]
+    windows = torch.from_numpy(dataset[first[:, None] + np.arange(context_length + 1)].astype(np.int64))
     if torch.device(device).type == "cuda":
         windows = windows.pin_memory()
     windows = windows.to(device, non_blocking=True)
     return windows[:, :-1], windows[:, 1:]
+
+
+def document_starts(dataset: npt.NDArray[Any], end_of_text: int, context_length: int) -> npt.NDArray[np.int64]:
+    """Where a window of context_length inputs and their targets can begin with the end_of_text before a document.
+
+    Raises:
+        ValueError: there is no such place.
+    """
+    ends = np.flatnonzero(np.asarray(dataset) == end_of_text)
+    starts = ends[ends < len(dataset) - context_length]
+    if len(starts) == 0:
+        raise ValueError(
+            f"no window of {context_length} tokens begins with token {end_of_text}; use a longer corpus, a shorter "
+            "context, or windows that start anywhere"
+        )
+    return starts
 
 
 def smallest_dtype(vocab_size: int) -> np.dtype[Any]:

@@ -30,7 +30,7 @@ import torch
 from torch import nn
 
 from cs336_basics import blocked_attention, checkpoint  # noqa: F401  (blocked_attention registers itself)
-from cs336_basics.data import END_OF_TEXT, get_batch, open_tokens, read_manifest
+from cs336_basics.data import END_OF_TEXT, document_starts, get_batch, open_tokens, read_manifest
 from cs336_basics.evaluation import Evaluation, evaluate_documents, evaluate_windows
 from cs336_basics.generation import generate_text
 from cs336_basics.model import TransformerLM
@@ -147,6 +147,10 @@ class _Trainer:
         self.train_tokens = self._open(config.train_tokens)
         self.valid_tokens = self._open(config.valid_tokens)
         self.tokenizer = None if config.tokenizer is None else Tokenizer.load(config.tokenizer)
+        self.starts = None
+        if config.windows == "documents" and self.tokenizer is not None:
+            end_of_text = self.tokenizer.special_id(END_OF_TEXT)
+            self.starts = document_starts(self.train_tokens, end_of_text, config.model.context_length)
         torch.manual_seed(config.seed)  # weights and dropout
         self.sampler = torch.Generator().manual_seed(config.seed * 1_000_003 + strategy.rank + 1)
         self.model = TransformerLM(config.model, device=self.device)
@@ -218,8 +222,9 @@ class _Trainer:
         loss = torch.zeros((), device=self.device)
         for _ in range(config.gradient_accumulation):
             inputs, targets = get_batch(
-                self.train_tokens, config.batch_size, config.model.context_length, self.device, generator=self.sampler
-            )
+                self.train_tokens, config.batch_size, config.model.context_length, self.device,
+                generator=self.sampler, starts=self.starts,
+            )  # fmt: skip
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast):
                 part = cross_entropy(self.forward(inputs), targets) / config.gradient_accumulation
             part.backward()

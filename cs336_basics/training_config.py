@@ -73,6 +73,8 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     tokenizer: Path | None = None
     """folder of the tokenizer; needed for samples, for bits per byte and for validation by documents"""
+    windows: Literal["anywhere", "documents"] = "anywhere"
+    """where training windows begin: at any token, or at the start of a document (the rest of the window runs on)"""
     num_steps: int = 1000
     """optimizer updates"""
     batch_size: int = 32
@@ -120,8 +122,9 @@ class TrainConfig:
                 f"optimizer.warmup_steps={self.optimizer.warmup_steps} must be less than num_steps={self.num_steps}; "
                 "shorten the warm-up or train longer"
             )
-        if self.tokenizer is None and (self.sample_tokens or self.eval_by == "documents"):
-            raise ValueError("samples and validation by documents need the tokenizer; set tokenizer to its folder")
+        by_documents = self.windows == "documents" or self.eval_by == "documents"
+        if self.tokenizer is None and (self.sample_tokens or by_documents):
+            raise ValueError("samples, and windows or validation by documents, need the tokenizer; set its folder")
 
     @property
     def tokens_per_step(self) -> int:
