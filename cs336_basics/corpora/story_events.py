@@ -192,24 +192,26 @@ def find_thing(world: World) -> Iterator[Option]:
 
 
 def _found_thing(world: World, person: Person, things: list[Thing]) -> None:
-    texts = [f" {thing.text}. {person.capital_she} found {thing.it} in the" for thing in things]
+    texts = [f" {thing.text}. {person.capital_she} found {thing.it}" for thing in things]
     thing = things[world.narrator.choose(texts, [1] * len(texts))]
-    _tell_place(world, thing)
+    tell_place(world, thing)
+    world.narrator.say(".")
     _followed(world, person, thing.place)
     world.recent = (person, thing)
     if thing.holder is not None:
         _keep_focus(world, person, thing.holder)
 
 
-def _tell_place(world: World, thing: Thing) -> None:
-    """Say where a thing is and, if it is held, with whom."""
+def tell_place(world: World, thing: Thing) -> None:
+    """Say with whom a thing is, if it is held, and where."""
     if thing.holder is None:
+        world.narrator.say(" in the")
         world.narrator.answer(f" {thing.place}", "where_thing")
     else:
-        world.narrator.answer(f" {thing.place}", "where_carried")
         world.narrator.say(" with")
         world.narrator.answer(f" {thing.holder.name}", "who_holds")
-    world.narrator.say(".")
+        world.narrator.say(" in the")
+        world.narrator.answer(f" {thing.place}", "where_carried")
 
 
 def _followed(world: World, person: Person, place: str) -> None:
@@ -238,34 +240,35 @@ def _found_person(world: World, person: Person, other: Person) -> None:
 
 
 def where_thing(world: World) -> Iterator[Option]:
-    """Where was the red ball? It was in the garden."""
+    """Now the red ball was in the garden."""
     for thing in world.things:
         if thing.holder is None and thing not in world.recent:
-            yield _where_text(thing), _was_somewhere, (thing,)
+            yield f" Now {the_thing(thing, 'was', 'were')}", _was_somewhere, (thing,)
 
 
 def where_carried(world: World) -> Iterator[Option]:
-    """Where was the red ball? It was in the garden with Mia."""
+    """Now the red ball was with Mia in the garden."""
     for thing in world.things:
         if thing.holder is not None and thing not in world.recent:
-            yield _where_text(thing), _was_somewhere, (thing,)
+            yield f" Now {the_thing(thing, 'was', 'were')}", _was_somewhere, (thing,)
 
 
-def _where_text(thing: Thing) -> str:
-    they = "They were" if thing.plural else "It was"
-    return f" Where {'were' if thing.plural else 'was'} the {thing.text}? {they} in the"
+def the_thing(thing: Thing, singular: str, plural: str, *, capital: bool = False) -> str:
+    """The thing and a verb that agrees with it."""
+    return f"{'The' if capital else 'the'} {thing.text} {plural if thing.plural else singular}"
 
 
 def _was_somewhere(world: World, thing: Thing) -> None:
-    _tell_place(world, thing)
+    tell_place(world, thing)
+    world.narrator.say(".")
     world.recent = (thing,)
 
 
 def where_person(world: World) -> Iterator[Option]:
-    """Where was Mia? She was in the garden."""
+    """Now Mia was in the garden."""
     for person in world.people:
         if person not in world.recent:
-            yield f" Where was {person.name}? {person.capital_she} was in the", _person_was_somewhere, (person,)
+            yield f" Now {person.name} was in the", _person_was_somewhere, (person,)
 
 
 def _person_was_somewhere(world: World, person: Person) -> None:
@@ -312,23 +315,18 @@ def _wanted_because(world: World, person: Person) -> None:
 
 
 def ask_where_thing(world: World) -> Iterator[Option]:
-    """ "Where is the red ball?" asked Tom. "It is in the garden," said Mia."""
+    """ "Where is the red ball?" asked Tom. "The red ball is in the garden," said Mia."""
     for asker in world.people:
         if world.companions(asker):
             for thing in world.things:
                 if thing.place != asker.place and thing not in world.recent:
-                    are, they = ("are", "They are") if thing.plural else ("is", "It is")
-                    text = f' "Where {are} the {thing.text}?" asked {asker.name}. "{they} in the'
+                    are = "are" if thing.plural else "is"
+                    text = f' "Where {are} the {thing.text}?" asked {asker.name}. "{the_thing(thing, "is", "are", capital=True)}'
                     yield text, _replied_place, (asker, thing)
 
 
 def _replied_place(world: World, asker: Person, thing: Thing) -> None:
-    if thing.holder is None:
-        world.narrator.answer(f" {thing.place}", "where_thing")
-    else:
-        world.narrator.answer(f" {thing.place}", "where_carried")
-        world.narrator.say(" with")
-        world.narrator.answer(f" {thing.holder.name}", "who_holds")
+    tell_place(world, thing)
     _said(world, asker)
     world.recent = (thing,)
 
@@ -340,12 +338,12 @@ def _said(world: World, asker: Person) -> None:
 
 
 def ask_where_person(world: World) -> Iterator[Option]:
-    """ "Where is Ann?" asked Tom. "She is in the garden," said Mia."""
+    """ "Where is Ann?" asked Tom. "Ann is in the garden," said Mia."""
     for asker in world.people:
         if world.companions(asker):
             for person in world.people:
                 if person.place != asker.place and person not in world.recent:
-                    text = f' "Where is {person.name}?" asked {asker.name}. "{person.capital_she} is in the'
+                    text = f' "Where is {person.name}?" asked {asker.name}. "{person.name} is in the'
                     yield text, _replied_person, (asker, person)
 
 

@@ -20,6 +20,7 @@ from cs336_basics.corpora.story_vocabulary import EventWeights, StoryConfig
 from cs336_basics.corpora.story_world import Narrator, Person, Thing, World
 
 GRAMMAR_VERSION = 1
+ENDING = " In the end"
 _SHARE = 2520  # divisible by 1..10: a family's weight divides evenly among up to ten sentences
 
 Family = Callable[[World], Iterator[Option]]
@@ -36,11 +37,24 @@ def tell(narrator: Narrator, config: StoryConfig) -> int:
     for _ in range(config.num_wants):
         _happen(world, [(1, story_events.want)])
     families = _families(config.weights)
-    for event in range(config.max_events):
-        if not _happen(world, families, may_end=event >= config.min_events):
-            return event
+    events = 0
+    while _happen(world, families, may_end=events >= config.min_events, must_end=events == config.max_events):
+        events += 1
+    _sum_up(world)
     narrator.say("\n")
-    return config.max_events
+    return events
+
+
+def _sum_up(world: World) -> None:
+    """Say where everybody and everything was in the end; "In the end" has been said."""
+    for number, person in enumerate(world.people):
+        world.narrator.say(f"{' and' if number else ','} {person.name} was in the")
+        world.narrator.answer(f" {person.place}", "where_person")
+    world.narrator.say(".")
+    for thing in world.things:
+        world.narrator.say(f" {story_events.the_thing(thing, 'was', 'were', capital=True)}")
+        story_events.tell_place(world, thing)
+        world.narrator.say(".")
 
 
 _NAMES = tuple(field.name for field in dataclasses.fields(EventWeights))
@@ -51,8 +65,11 @@ def _families(weights: EventWeights) -> list[tuple[int, Family]]:
     return [(getattr(weights, name), getattr(story_events, name)) for name in _NAMES if getattr(weights, name)]
 
 
-def _happen(world: World, families: Sequence[tuple[int, Family]], *, may_end: bool = False) -> bool:
+def _happen(world: World, families: Sequence[tuple[int, Family]], *, may_end: bool = False, must_end: bool = False) -> bool:
     """Let one sentence of the families happen; False when the story ended instead."""
+    if must_end:
+        world.narrator.say(ENDING)
+        return False
     weights: list[int] = []
     options: list[Option] = []
     for weight, family in families:
@@ -62,7 +79,7 @@ def _happen(world: World, families: Sequence[tuple[int, Family]], *, may_end: bo
             weights += [weight * _SHARE // len(possible)] * len(possible)
     texts = [option[0] for option in options]
     if may_end:
-        texts.append("\n")
+        texts.append(ENDING)
         weights.append(sum(weights) // world.config.mean_extra_events)
     index = world.narrator.choose(texts, weights)
     if index == len(options):
@@ -86,9 +103,9 @@ def _introduce_people(world: World) -> None:
         first.place = world.choose_place({})
         narrator.say(" ")
         _new_person_somewhere(world)
-    if not narrator.choose((" Their friend ", " There "), (config.friend_weight, config.no_friend_weight)):
+    if not narrator.choose((" Their friend ", " Meanwhile,"), (config.friend_weight, config.no_friend_weight)):
         _new_person_somewhere(world)
-        narrator.say(" There ")
+        narrator.say(" Meanwhile,")
 
 
 def _new_person(world: World) -> Person:
@@ -109,12 +126,12 @@ def _new_person_somewhere(world: World) -> None:
 
 
 def _introduce_things(world: World) -> None:
-    """Say what lies where; the first "There" has been said."""
+    """Say what lies where; the first "Meanwhile," has been said."""
     texts, kinds = world.config.introductions
     weights = [1] * len(texts)
     for count in range(world.config.num_things):
         if count:
-            world.narrator.say(" There ")
+            world.narrator.say(" And")
         kind = kinds[world.narrator.choose(texts, weights)]
         weights[kind.same_noun] = [0] * (kind.same_noun.stop - kind.same_noun.start)
         world.things.append(Thing(kind.text, kind.plural, kind.group, lies_at=world.choose_place({})))

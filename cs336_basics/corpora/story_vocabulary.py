@@ -115,15 +115,16 @@ class StoryConfig:
 
     @functools.cached_property
     def introductions(self) -> tuple[list[str], list[ThingKind]]:
-        """The texts that introduce things ("was a red ball in the"), and what each introduces."""
+        """The texts that introduce things (" a red ball was in the"), and what each introduces."""
         texts: list[str] = []
         kinds: list[ThingKind] = []
         for group in self.groups:
             for noun in group.singular + group.plural:
                 same_noun = slice(len(texts), len(texts) + len(group.adjectives))
                 for adjective in group.adjectives:
-                    verb = "were some" if noun in group.plural else "was an" if adjective[0] in "aeiou" else "was a"
-                    texts.append(f"{verb} {adjective} {noun} in the")
+                    plural = noun in group.plural
+                    article = "some" if plural else "an" if adjective[0] in "aeiou" else "a"
+                    texts.append(f" {article} {adjective} {noun} {'were' if plural else 'was'} in the")
                     kinds.append(ThingKind(f"{adjective} {noun}", noun in group.plural, group, same_noun))
         return texts, kinds
 
