@@ -38,7 +38,7 @@ def _went(world: World, person: Person) -> None:
     if person.wanted and person.wanted.holder is not person:
         special[person.wanted.place] = world.config.wanted_place_weight
     special[person.place] = 0
-    person.place = world.choose_place(special)
+    person.place = world.choose_place(special, manners=world.config.manners)
     world.focus = world.walker = person
     world.recent = (person,)
 
@@ -52,7 +52,7 @@ def go_together(world: World) -> Iterator[Option]:
 
 
 def _went_together(world: World, first: Person, second: Person) -> None:
-    first.place = second.place = world.choose_place({first.place: 0})
+    first.place = second.place = world.choose_place({first.place: 0}, manners=world.config.manners)
     world.recent = (first, second)
 
 

@@ -41,7 +41,7 @@ def tell(narrator: Narrator, config: StoryConfig) -> int:
     while _happen(world, families, may_end=events >= config.min_events, must_end=events == config.max_events):
         events += 1
     _sum_up(world)
-    narrator.say("\n")
+    narrator.choose([f" {closing}.\n" for closing in config.closings], [1] * len(config.closings))
     return events
 
 

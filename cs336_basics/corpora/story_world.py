@@ -95,14 +95,17 @@ class World:
 
     def __post_init__(self) -> None:
         """Prepare the option texts for places."""
-        self.place_texts = [f" {place}." for place in self.config.places]
+        self.place_texts = [f" {place}" for place in self.config.places]
 
     def name(self, person: Person) -> str:
         """Return the subject that begins a sentence: the pronoun right after a sentence about the same person."""
         return person.capital_she if person is self.focus else person.name
 
-    def choose_place(self, special: dict[str, int]) -> str:
-        """Choose and emit a place and the full stop; `special` overrides the weight of some places."""
+    def choose_place(self, special: dict[str, int], *, manners: Sequence[str] = ()) -> str:
+        """Choose and emit a place, one of the manners if there are any, and the full stop.
+
+        `special` overrides the weight of some places.
+        """
         config, known = self.config, self.known
         weights = [config.new_place_weight] * len(config.places)
         for place in known:
@@ -111,6 +114,10 @@ class World:
             weights[config.places.index(place)] = weight
         place = config.places[self.narrator.choose(self.place_texts, weights)]
         known.add(place)
+        if manners:
+            self.narrator.choose([f" {manner}." if manner else "." for manner in manners], [1] * len(manners))
+        else:
+            self.narrator.say(".")
         return place
 
     def tempted(self, person: Person) -> bool:
