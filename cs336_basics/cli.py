@@ -51,7 +51,7 @@ def _train_options(config: type) -> Any:
     about = tyro.conf.arg
     fields = [
         ("out", Annotated[Path, about(help="directory of the run; an interrupted run there goes on")]),
-        ("run", tyro.conf.OmitArgPrefixes[config]),  # type: ignore[valid-type]
+        ("run", Annotated[config, about(name="")]),
         ("config", Annotated[str | None, about(help="TOML file with values for the flags below, or a shipped one: "
                                                + ", ".join(shipped_configs()))], None),
         ("json", Annotated[bool, about(help="print the summary as JSON"), tyro.conf.FlagCreatePairsOff], False),

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,7 @@ def _run(directory: Path, options: PretrainingStageOptions) -> None:
             "before": _cloze_counts(_untrained_model(config).to(device), tokenizer, questions),
             "after": _cloze_counts(trained, tokenizer, questions),
         },
+        "example": asdict(questions[0]),
         "stories": _judge_stories(trained, tokenizer, directory / STORIES_TEXT, options),
         "greedy": generate_text(trained, tokenizer, "", options.context_length - 1, temperature=0),
         "tokens_per_second": summary["tokens"] / summary["seconds"],
@@ -200,9 +201,9 @@ def _section(directory: Path) -> Section:
 def _introduction(summary: dict[str, Any], config: dict[str, Any]) -> str:
     model = config["model"]
     return (
-        f"A Transformer with {summary['parameters']:,} weights ({model['num_layers']} layers, d_model "
-        f"{model['d_model']}, {model['num_heads']} heads, vocabulary {model['vocab_size']}) read {summary['tokens']:,} "
-        f"tokens in {summary['steps']:,} steps and {summary['seconds']:.0f} s on {summary['device']}."
+        f"A Transformer (num_layers {model['num_layers']}, d_model {model['d_model']}, num_heads {model['num_heads']}, "
+        f"vocabulary {model['vocab_size']}) read {summary['tokens']:,} tokens of stories in {summary['steps']:,} "
+        f"steps, which took {summary['seconds']:.0f} s on {summary['device']}."
     )
 
 
@@ -212,18 +213,19 @@ def _key_figures(summary: dict[str, Any], results: dict[str, Any]) -> list[KeyFi
     stories = results["stories"]
     most, least = targets["above_floor"], targets["cloze"]
     return [
-        KeyFigure("validation loss", f"{summary['validation_loss']:.3f}", f"floor {summary['entropy_floor']:.3f}"),
+        KeyFigure("validation loss, nats per token", f"{summary['validation_loss']:.3f}"),
+        KeyFigure("entropy floor", f"{summary['entropy_floor']:.3f}"),
         KeyFigure(
-            "above the entropy floor", f"{above:.1%}",
-            *(() if most is None else (f"at most {most:.0%}", above <= most)),
+            "above the floor", f"{above:.1%}", *(() if most is None else (f"at most {most:.0%}", above <= most))
         ),
         KeyFigure(
-            "cloze accuracy", f"{accuracy['after']:.1%}",
-            *((f"chance {CHANCE:.0%}",) if least is None else (f"at least {least:.0%}", accuracy["after"] >= least)),
+            f"cloze accuracy (guessing: {CHANCE:.0%})", f"{accuracy['after']:.1%}",
+            *(() if least is None else (f"at least {least:.0%}", accuracy["after"] >= least)),
         ),
-        KeyFigure("cloze before training", f"{accuracy['before']:.1%}", f"chance {CHANCE:.0%}"),
-        KeyFigure("own stories the grammar accepts", f"{stories['accepted']} of {stories['written']}"),
-        KeyFigure("speed", f"{results['tokens_per_second']:,.0f} tokens/s"),
+        KeyFigure("cloze accuracy, untrained", f"{accuracy['before']:.1%}"),
+        KeyFigure("own stories that the grammar accepts", f"{stories['accepted']} of {stories['written']}"),
+        KeyFigure("parameters", f"{summary['parameters']:,}"),
+        KeyFigure("tokens per second", f"{results['tokens_per_second']:,.0f}"),
     ]  # fmt: skip
 
 
@@ -242,7 +244,11 @@ def _cloze_blocks(results: dict[str, Any]) -> list[Block]:
         for kind, before, after in zip(kinds, counts["before"], counts["after"], strict=True)
     )
     bars = plot_bars([kind.replace("_", " ") for kind in kinds], counts, chance=CHANCE)
-    return [Paragraph(text), Picture(bars, "pretraining-cloze", alt)]
+    question = results["example"]
+    example = f"{question['prompt']} ...?\n\n" + "\n".join(
+        f"{candidate}{'   <- right' if candidate == question['answer'] else ''}" for candidate in question["candidates"]
+    )
+    return [Paragraph(text), Picture(bars, "pretraining-cloze", alt), Preformatted(example, "One of the questions.")]
 
 
 def _story_blocks(results: dict[str, Any]) -> list[Block]:
@@ -253,15 +259,21 @@ def _story_blocks(results: dict[str, Any]) -> list[Block]:
         f"**{stories['accepted']}** of them as stories that it could have written itself, to the last letter (95 % "
         f"interval {low:.0%} to {high:.0%}); {stories['accepted_and_new']} of these are not in the training text."
     )
-    blocks: list[Block] = [Paragraph(text)]
     accepted = [sample for sample in samples if not sample["verdict"]]
     refused = [sample for sample in samples if sample["verdict"]]
-    for sample in [*accepted[:2], *refused[:1]] or samples[:1]:
-        verdict = f"refused: {sample['verdict']}" if sample["verdict"] else "accepted by the grammar"
-        blocks.append(Preformatted(sample["text"], f"Temperature 1; {verdict}."))
-    verdict = grammar_verdict(results["greedy"])
-    verdict = f"refused: {verdict}" if verdict else "accepted by the grammar"
-    return [*blocks, Preformatted(results["greedy"], f"Temperature 0, the likeliest word each time; {verdict}.")]
+    shown = [*accepted[:2], *refused[:1]] or samples[:1]
+    greedy = {"text": results["greedy"], "verdict": grammar_verdict(results["greedy"])}
+    return [
+        Paragraph(text),
+        *(_sample(sample, "Temperature 1") for sample in shown),
+        _sample(greedy, "Temperature 0, the likeliest token each time"),
+    ]
+
+
+def _sample(sample: dict[str, str], how: str) -> Preformatted:
+    """A story and what the grammar says of it."""
+    verdict = f"refused: {sample['verdict']}" if sample["verdict"] else "accepted by the grammar"
+    return Preformatted(sample["text"].strip(), f"{how}; {verdict}.")
 
 
 def _total(counts: dict[str, Any]) -> tuple[int, int]:

@@ -79,6 +79,7 @@ def _run(directory: Path, options: TokenizerStageOptions) -> None:
         "corpora": {name: {s: manifests[name][s]["bytes"] for s in ("train", "valid")} for name in CORPORA},
         "training_seconds": {name: seconds for name, (_, seconds) in trained.items()},
         "vocab_size": {name: tokenizer.vocab_size for name, tokenizer in tokenizers.items()},
+        "wanted_vocab_size": sizes,
         "bytes_per_token": {
             name: {corpus: _bytes_per_token(tokenizer, folder, corpus) for corpus in CORPORA}
             for name, tokenizer in tokenizers.items()
@@ -125,8 +126,8 @@ def _bytes_per_token(tokenizer: Tokenizer, folder: Path, corpus: str) -> float:
 
 
 def _longest_tokens(tokenizer: Tokenizer, count: int = 8) -> list[str]:
-    """The longest tokens as text, specials left out."""
-    tokens = {token for token in tokenizer.vocab.values() if token.decode("utf-8", "ignore") != END_OF_TEXT}
+    """The longest tokens as text; specials and runs of blanks and dashes left out."""
+    tokens = {token for token in tokenizer.vocab.values() if token != END_OF_TEXT.encode() and token.strip().isalnum()}
     longest = sorted(tokens, key=lambda token: (-len(token), token))[:count]
     return [token.decode("utf-8", errors="replace") for token in longest]
 
@@ -145,20 +146,24 @@ vocabulary travels better.
 """
 
 
+def _vocabulary_note(results: dict[str, Any]) -> str:
+    """Says which tokenizers stopped early."""
+    short = [name for name in CORPORA if results["vocab_size"][name] < results["wanted_vocab_size"][name]]
+    return f"On {' and '.join(short)} the merges ended early: every word had become one token." if short else ""
+
+
 def _section(directory: Path) -> Section:
     results = json.loads((directory / RESULTS).read_text(encoding="utf-8"))
     rows = [
         [
-            f"{name} ({results['corpora'][name]['train'] / 1e6:.1f} MB)", results["vocab_size"][name],
+            name, f"{results['corpora'][name]['train'] / 1e6:.1f} MB", results["vocab_size"][name],
             *(round(results["bytes_per_token"][name][corpus], 2) for corpus in CORPORA),
             f"{results['training_seconds'][name]:.1f} s",
         ]
         for name in CORPORA
     ]  # fmt: skip
-    table = Table(
-        ["trained on", "vocabulary", "bytes per token of stories", "bytes per token of stdlib", "training time"],
-        rows, align="lrrrr",
-    )  # fmt: skip
+    headers = ["trained on", "text", "vocabulary", *(f"{corpus}, bytes/token" for corpus in CORPORA), "time"]
+    table = Table(headers, rows, align="lrrrrr", caption=_vocabulary_note(results))
     longest = Table(
         ["tokenizer", "longest tokens"],
         [[name, "  ".join(map(repr, results["longest_tokens"][name]))] for name in CORPORA],

@@ -49,7 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except KeyboardInterrupt as stop:
-        print(f"\n{stop or 'interrupted'}\nthe same command again goes on from what is saved", file=sys.stderr)
+        resumes = " ".join(arguments[:2]) == "data get" or arguments[:1] in (["tour"], ["train"])
+        advice = "; give the same command again to go on" if resumes else ""
+        print(f"\n{str(stop) or 'interrupted'}{advice}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python complains once more when it exits

@@ -50,7 +50,10 @@ def print_result(values: Mapping[str, Any], *, as_json: bool) -> None:
     table.add_column(overflow="fold")
     for name, value in values.items():
         table.add_row(name.replace("_", " "), Text(_shown(value)))
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 10_000  # a pipe gets one line per value
+    console.print(table)
 
 
 def _shown(value: Any) -> str:
