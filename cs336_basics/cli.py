@@ -49,7 +49,7 @@ def train(argv: list[str]) -> None:
 def _train_options(config: type) -> Any:
     """The options of `cs336 train`; made at run time, because importing TrainConfig imports torch."""
     about = tyro.conf.arg
-    fields = [
+    fields: list[Any] = [
         ("out", Annotated[Path, about(help="directory of the run; an interrupted run there goes on")]),
         ("run", Annotated[config, about(name="")]),
         ("config", Annotated[str | None, about(help="TOML file with values for the flags below, or a shipped one: "

@@ -8,7 +8,7 @@ files and nothing else. `run_stages` goes through a list of them in a run direct
 A stage owns the folder of its own name and writes nowhere else; it reads the files of earlier stages that it names as
 inputs. Its marker, `stages/<name>.json`, is begun before and finished after the run:
 
-    fingerprint   hash of the options and of the input files
+    fingerprint   hash of the version, the options and the input files
     outputs       size and SHA-256 of each output, written last
 
 A stage with a fitting fingerprint but without outputs was interrupted: `run` goes on from what it finds. One whose
@@ -57,6 +57,8 @@ class Stage:
     """makes the outputs from (job's directory, options); goes on from what an interrupted run has left"""
     section: Callable[[Path], Section]
     """tells about the outputs, from files in the job's directory alone"""
+    version: int = 1
+    """raised when `run` comes to make other outputs than it did, so that those of old are stale"""
 
     def __post_init__(self) -> None:
         strange = [path for path in self.outputs if not path.startswith(f"{self.name}/")]
@@ -147,7 +149,7 @@ def _fingerprint(stage: Stage, directory: Path) -> str:
                 f"stage {stage.name!r} reads {directory / path}, which is missing; put the stage that makes it before"
             )
         inputs[path] = _describe(directory / path)
-    return hashlib.sha256(json.dumps([options, inputs], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([stage.version, options, inputs], sort_keys=True).encode()).hexdigest()
 
 
 def _describe(path: Path) -> dict[str, Any]:

@@ -45,13 +45,13 @@ class Pipeline:
         if not self.forget:
             (directory / name / "value").write_text(value)
 
-    def run(self, first: Options = Options(), second: Options = Options()) -> list[str]:  # noqa: B008
+    def run(self, first: Options = Options(), second: Options = Options(), version: int = 1) -> list[str]:  # noqa: B008
         def section(name: str):
             return lambda directory: Section(name, [Paragraph((directory / name / "value").read_text())])
 
         stages = [
             Stage("one", "first", first, (), ("one/value",), self.one, section("one")),
-            Stage("two", "second", second, ("one/value",), ("two/value",), self.two, section("two")),
+            Stage("two", "second", second, ("one/value",), ("two/value",), self.two, section("two"), version),
         ]
         self.calls = []
         _, ran = run_stages(stages, self.folder, title="Pipeline", introduction="Begin.", say=lambda line: None)
@@ -86,6 +86,7 @@ def test_device_is_free_but_other_options_are_not(pipeline):
     assert pipeline.value("two") == "10"
     assert pipeline.attempts("one") == 1  # the stale folder was removed
     assert pipeline.run(Options(number=5), Options(number=3)) == ["two"]
+    assert pipeline.run(Options(number=5), Options(number=3), version=2) == ["two"]
 
 
 @pytest.mark.parametrize("damage", ["delete", "change"])
