@@ -36,7 +36,10 @@ END_OF_TEXT = "<|endoftext|>"
 class Encoder(Protocol):
     """The part of a Tokenizer that writing token files needs."""
 
-    vocab_size: int
+    @property
+    def vocab_size(self) -> int:
+        """The largest id plus one."""
+        ...
 
     def encode_iterable(self, iterable: Iterable[str]) -> Iterator[int]:
         """Ids of the concatenated pieces, lazily."""

@@ -70,3 +70,14 @@ def matching_manifest(directory: Path, request: Mapping[str, Any], files: Mappin
         if not (directory / name).exists() or file_sha256(directory / name) != manifest[entry]["sha256"]:
             return None
     return manifest
+
+
+def known_nats(text: Path) -> float | None:
+    """-log p of a whole text file, where the manifest of its corpus states it for exactly these bytes."""
+    path = text.parent / "manifest.json"
+    if not (path.is_file() and text.is_file()):
+        return None
+    split = json.loads(path.read_text(encoding="utf-8")).get(text.stem)
+    if not isinstance(split, dict) or "nats" not in split or split.get("sha256") != file_sha256(text):
+        return None
+    return split["nats"]

@@ -22,6 +22,7 @@ import json
 import math
 import multiprocessing
 import random
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -158,7 +159,8 @@ def _draw(jobs: list[_Job], num_processes: int) -> Iterator[Story]:
     if num_processes == 1:
         yield from itertools.chain.from_iterable(map(_draw_block, jobs))
         return
-    with multiprocessing.get_context("spawn").Pool(num_processes) as pool:
+    ignore_sigint = (signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent ends the workers, without their tracebacks
+    with multiprocessing.get_context("spawn").Pool(num_processes, signal.signal, ignore_sigint) as pool:
         yield from itertools.chain.from_iterable(pool.imap(_draw_block, jobs))
 
 

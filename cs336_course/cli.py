@@ -1,0 +1,161 @@
+"""The `cs336` command: a table of verbs, each imported only when it is used.
+
+A verb is one or two words and a function of the remaining arguments, "module:function" in the cli.py of its package.
+Results go to standard output, progress and errors to standard error. Exit codes:
+
+    0 done     1 an error, told in a line     2 wrong arguments     130 interrupted     141 the reader closed the pipe
+
+CS336_TRACEBACK=1 shows where an error came from. Left out: parsing, which each verb does. Read next:
+`cs336_basics/cli.py`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import importlib
+import importlib.metadata
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+COMMANDS = {
+    "tour": ("cs336_course.cli:tour", "the whole course in miniature, trained for real on this machine"),
+    "data get": ("cs336_basics.corpora.cli:get", "download TinyStories, the OpenWebText sample or FineWeb-Edu"),
+    "data stories": ("cs336_basics.corpora.cli:stories", "write synthetic stories whose entropy is known"),
+    "data stdlib": ("cs336_basics.corpora.cli:stdlib", "gather the Python library's own sources as a corpus"),
+    "tokenizer train": ("cs336_basics.tokenization.cli:train", "train a BPE tokenizer on a text file"),
+    "tokenizer encode": ("cs336_basics.tokenization.cli:encode", "turn a text file into a token file"),
+    "tokenizer decode": ("cs336_basics.tokenization.cli:decode", "turn a token file back into text"),
+    "tokenizer inspect": (
+        "cs336_basics.tokenization.cli:inspect",
+        "show a tokenizer and how it cuts a text",
+    ),
+    "train": ("cs336_basics.cli:train", "train a language model, or go on with an interrupted run"),
+    "generate": ("cs336_basics.cli:generate", "let a trained model write"),
+    "evaluate": ("cs336_basics.cli:evaluate", "loss, perplexity and bits per byte of a trained model"),
+    "model info": ("cs336_basics.cli:model_info", "count a model's parameters, FLOPs and memory"),
+}
+GROUPS = sorted({name.split()[0] for name in COMMANDS if " " in name})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _dispatch(arguments)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt as stop:
+        resumes = " ".join(arguments[:2]) == "data get" or arguments[:1] in (["tour"], ["train"])
+        advice = "; give the same command again to go on" if resumes else ""
+        print(f"\n{str(stop) or 'interrupted'}{advice}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python complains once more when it exits
+        return 141
+    except Exception as error:
+        message = _explain(error)
+        if message is None or os.environ.get("CS336_TRACEBACK") == "1":
+            raise
+        print(f"error: {message}", file=sys.stderr)
+        return 1
+
+
+def _dispatch(arguments: list[str]) -> int:
+    """Find the verb and call it."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_overview(COMMANDS, "cs336"))
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"cs336 {_version()}")
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name in GROUPS:
+        if not rest or rest[0] in ("-h", "--help"):
+            listed = {full: entry for full, entry in COMMANDS.items() if full.startswith(f"{name} ")}
+            print(_overview(listed, f"cs336 {name}"))
+            return 0 if rest else 2
+        name, rest = f"{name} {rest[0]}", rest[1:]
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, [*COMMANDS, *GROUPS], n=1)
+        advice = f"did you mean `cs336 {near[0]}`?" if near else "`cs336 --help` lists all"
+        print(f"error: unknown command {name!r}; {advice}", file=sys.stderr)
+        return 2
+    module, function = COMMANDS[name][0].split(":")
+    try:
+        getattr(importlib.import_module(module), function)(rest)
+    except SystemExit as stop:  # the parser, after --help or a wrong argument
+        return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 2
+    return 0
+
+
+def _overview(commands: dict[str, tuple[str, str]], program: str) -> str:
+    """The help page."""
+    width = max(map(len, commands))
+    lines = [f"  {name:{width}}  {text}" for name, (_, text) in commands.items()]
+    example = "cs336 tour --quick" if program == "cs336" else f"cs336 {next(iter(commands))} --help"
+    return "\n".join([
+        f"usage: {program} COMMAND [arguments]", "", *lines, "",
+        f"cs336 COMMAND --help explains a command. Example: {example}",
+    ])  # fmt: skip
+
+
+def _version() -> str:
+    """The installed version."""
+    try:
+        return importlib.metadata.version("cs336")
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed: running from a checkout)"
+
+
+def _explain(error: Exception) -> str | None:
+    """One message for the errors a user can cause or repair; None for those that are bugs of ours."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"{error}; install it with: pip install {error.name.split('.')[0]}"
+    if isinstance(error, OSError) and error.errno is not None:
+        where = f": {error.filename}" if error.filename else ""
+        remedy = "; free some space and give the same command again" if error.errno == errno.ENOSPC else ""
+        return f"{error.strerror}{where}{remedy}"
+    ours = {"AlreadyLockedError", "DownloadError", "ChecksumError", "OutOfMemoryError"}
+    if isinstance(error, (ValueError, OSError, ImportError)) or type(error).__name__ in ours:
+        return str(error) or type(error).__name__
+    return None
+
+
+@dataclass(frozen=True)
+class Tour:
+    """Train tokenizers and a model on this machine, measure them, and write a report."""
+
+    out: Path | None = None
+    """directory of the tour; runs/tour by default, runs/tour-quick with --quick"""
+    quick: bool = False
+    """at most 90 seconds instead of 10 minutes, for a worse model"""
+    device: str = "auto"
+    """cpu, cuda, mps, or auto: a GPU where there is one"""
+    seed: int = 0
+    """seed of the stories, the weights and the batches"""
+    json: bool = False
+    """print the result as JSON"""
+
+
+def tour(argv: list[str]) -> None:
+    """`cs336 tour`."""
+    from cs336_basics.runs.command_line import parse, print_result
+
+    options = parse(Tour, argv, "tour", example="tour --quick")
+    from cs336_course.tour import run_tour, tour_config
+
+    out = options.out or Path("runs/tour-quick" if options.quick else "runs/tour")
+    result = run_tour(tour_config(quick=options.quick, seed=options.seed, device=options.device), out)
+    values = {
+        figure.label: " ".join(filter(None, [figure.value, figure.target and f"({figure.target})", figure.verdict]))
+        for figure in result.key_figures
+    }
+    print_result({**values, "report": str(result.report)}, as_json=options.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""The tour: the whole course in miniature, trained for real on this machine, ending in one report.
+
+`DEFAULT` and `QUICK` are the only places where its sizes stand. Each package defines its stages beside its code; here
+they are put in order. Interrupted at any moment, the tour goes on where it was when it is started again. Left out: the
+stages of assignments 2 to 5, until their packages are built. Read next: `cs336_basics/runs/stage.py`,
+`cs336_basics/tour_tokenizers.py`, `cs336_basics/tour_pretraining.py`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cs336_basics.runs.directory import RunDirectory
+from cs336_basics.runs.report import KeyFigure, KeyFigures, Section
+from cs336_basics.runs.stage import Stage, run_stages
+from cs336_basics.tour_pretraining import PretrainingStageOptions, pretraining_stage
+from cs336_basics.tour_tokenizers import TokenizerStageOptions, tokenizers_stage
+
+
+@dataclass(frozen=True)
+class TourConfig:
+    """The options of all stages."""
+
+    tokenizers: TokenizerStageOptions
+    pretraining: PretrainingStageOptions
+
+
+DEFAULT = TourConfig(  # at most 10 minutes on two CPU cores
+    TokenizerStageOptions(
+        num_train_stories=30_000, num_valid_stories=1_000, num_cloze=500, stories_vocab_size=1_024,
+        stdlib_bytes=6_000_000, stdlib_vocab_size=4_096, seed=0,
+    ),
+    PretrainingStageOptions(
+        d_model=128, num_layers=3, num_heads=4, context_length=256, batch_size=16, num_steps=1_300,
+        max_learning_rate=3e-3, warmup_steps=50, num_samples=50, max_above_floor=0.10, min_cloze_accuracy=0.80,
+        seed=0, device="auto",
+    ),
+)  # fmt: skip
+
+QUICK = TourConfig(  # at most 90 seconds; too short for the targets
+    TokenizerStageOptions(
+        num_train_stories=4_000, num_valid_stories=200, num_cloze=100, stories_vocab_size=1_024,
+        stdlib_bytes=1_500_000, stdlib_vocab_size=2_048, seed=0,
+    ),
+    PretrainingStageOptions(
+        d_model=128, num_layers=2, num_heads=4, context_length=256, batch_size=16, num_steps=150,
+        max_learning_rate=3e-3, warmup_steps=20, num_samples=20, max_above_floor=None, min_cloze_accuracy=None,
+        seed=0, device="auto",
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TourResult:
+    """Where the report is, its headline numbers, and the names of the stages that this call ran."""
+
+    report: Path
+    key_figures: tuple[KeyFigure, ...]
+    ran: tuple[str, ...]
+
+
+def tour_config(*, quick: bool = False, seed: int = 0, device: str = "auto") -> TourConfig:
+    """One of the two sizes with a seed and a device."""
+    config = QUICK if quick else DEFAULT
+    return TourConfig(
+        replace(config.tokenizers, seed=seed),
+        replace(config.pretraining, seed=seed, device=device),
+    )
+
+
+def tour_stages(config: TourConfig) -> list[Stage]:
+    """All stages, in the order of the course."""
+    return [tokenizers_stage(config.tokenizers), pretraining_stage(config.pretraining)]
+
+
+def run_tour(config: TourConfig, directory: Path) -> TourResult:
+    """Run or go on with the tour in `directory` and write report.html and report.md there.
+
+    Raises:
+        ValueError: the directory holds a tour with another configuration.
+        AlreadyLockedError: a tour is running there.
+        Interrupted: Ctrl-C during training, after saving; other stages raise KeyboardInterrupt.
+    """
+    with RunDirectory.create_or_resume(directory, config, kind="tour", changeable=("pretraining.device",)) as run:
+
+        def say(line: str) -> None:
+            print(line, file=sys.stderr, flush=True)
+            run.append_log({"message": line})
+
+        report, ran = run_stages(
+            tour_stages(config), directory, title="cs336: the course in miniature",
+            introduction=_introduction(run.manifest()), say=say,
+        )  # fmt: skip
+        figures = tuple(_key_figures(report))
+        run.finish({figure.label: figure.value for figure in figures})
+    return TourResult(directory / "report.html", figures, tuple(ran))
+
+
+def _introduction(environment: dict[str, object]) -> str:
+    """What this is and on which machine it was made."""
+    commit = environment["git_commit"]
+    return (
+        "Text becomes tokens, tokens train a model, and the model is measured: every number below was computed by "
+        f"`cs336 tour` on this machine ({environment['platform']}, {environment['cpu_count']} CPUs, Python "
+        f"{environment['python']}, torch {environment['torch']}{f', commit {str(commit)[:12]}' if commit else ''})."
+    )
+
+
+def _key_figures(section: Section) -> Iterator[KeyFigure]:
+    """All headline numbers, in reading order."""
+    for block in section.blocks:
+        if isinstance(block, KeyFigures):
+            yield from block.figures
+        elif isinstance(block, Section):
+            yield from _key_figures(block)
