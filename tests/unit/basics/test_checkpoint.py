@@ -35,11 +35,15 @@ def trained(width: int = 8, seed: int = 0) -> tuple[TransformerLM, AdamW]:
     return model, optimizer
 
 
-def snapshot(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> bytes:
-    """All state as bytes."""
-    buffer = io.BytesIO()
-    torch.save({"m": model.state_dict(), "o": optimizer.state_dict()}, buffer)
-    return buffer.getvalue()
+def snapshot(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> str:
+    """All state as text, every float exactly."""
+
+    def plain(value: object) -> object:
+        if isinstance(value, torch.Tensor):
+            return value.dtype, value.tolist()
+        return {key: plain(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+    return repr(plain({"model": model.state_dict(), "optimizer": optimizer.state_dict()}))
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +66,32 @@ def test_round_trip_with_extra_entries(tmp_path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["c.pt"]
 
 
-def test_cut_anywhere(tmp_path, saved) -> None:
+def cuts(saved: bytes) -> list[int]:
+    return [*range(1, 300, 7), *range(300, len(saved), 97), len(saved) - 1]
+
+
+def test_a_cut_anywhere_leaves_the_model_untouched(tmp_path, saved) -> None:
     model, optimizer = trained(seed=1)
     before, path = snapshot(model, optimizer), tmp_path / "cut.pt"
-    for length in [*range(1, 300, 7), *range(300, len(saved), 97), len(saved) - 1]:
+    for length in cuts(saved):
         path.write_bytes(saved[:length])
-        with pytest.raises(ValueError, match=r"cut\.pt is no readable checkpoint .*remove it to fall back"):
+        with pytest.raises((ValueError, OSError)):
             load_checkpoint(path, model, optimizer)
     assert snapshot(model, optimizer) == before
+
+
+@pytest.mark.xfail(strict=True, reason="bug: torch.load of some cut files raises OSError(EINVAL), which is let through")
+def test_a_cut_anywhere_is_a_value_error_with_a_remedy(tmp_path, saved) -> None:
+    path, leaked = tmp_path / "cut.pt", []
+    for length in cuts(saved):
+        path.write_bytes(saved[:length])
+        try:
+            load_state(path)
+        except ValueError as error:
+            assert "cut.pt is no readable checkpoint" in str(error) and "remove it to fall back" in str(error)
+        except OSError as error:
+            leaked.append((length, error))
+    assert not leaked
 
 
 @pytest.mark.xfail(strict=True, reason="bug: str(EOFError()) has no first line, so IndexError instead of ValueError")
