@@ -112,15 +112,14 @@ def kill_at_random(
     """Start the run `kills` times and kill it each time, by its own pid, at a moment drawn uniformly from its life.
 
     Args:
-        seconds: how long an undisturbed run takes. A resumed one has less to do, so the expected life is that of the
-            part which is left; start-up is taken as what the run needed before its first checkpoint.
+        seconds: how long an undisturbed run takes; half of it is taken for start-up and finish, which a resumed run
+            has too, the other half shrinks with the steps that are left.
         kills: fewer happen if the run completes first.
     """
-    startup = seconds / 2
     for _ in range(kills):
         before = observe(directory)
         left = 1 - before["step"] / config.num_steps
-        delay = generator.uniform(0.0, startup + left * (seconds - startup))
+        delay = generator.uniform(0.0, seconds * (1 + left) / 2)
         child = start_child(config, directory)
         try:
             finish_child(child, limit_s=delay)
@@ -162,7 +161,8 @@ def differences(actual: Path, expected: Path) -> list[str]:
     found += [n for n, w in states[1].items() if states[0][n].numpy().tobytes() != w.numpy().tobytes()]
     if (actual / "model.pt").read_bytes() != (expected / "model.pt").read_bytes():
         found.append("bytes of model.pt")
-    logs = [[json.loads(line) | {"seconds": 0} for line in (d / "log.jsonl").open()] for d in (actual, expected)]
+    texts = [(d / "log.jsonl").read_text(encoding="utf-8") for d in (actual, expected)]
+    logs = [[json.loads(line) | {"seconds": 0} for line in text.splitlines()] for text in texts]
     if logs[0] != logs[1]:
         found.append("log")
     return found
