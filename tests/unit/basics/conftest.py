@@ -11,6 +11,7 @@ import pytest
 from cs336_basics.training_config import TrainConfig
 from tests.unit.basics.tiny_run import tiny_config, write_tiny_corpus
 
+
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the tiny corpus; nobody writes into it."""

@@ -42,7 +42,9 @@ def assert_same(tensors: list[torch.Tensor], attention=blocked_causal_attention)
     mine = torch.autograd.grad(actual, tensors, incoming)
     theirs = torch.autograd.grad(expected, tensors, incoming)
     for a, b, name in zip(mine, theirs, "QKV", strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10, msg=lambda text, name=name: f"gradient of {name}: {text}")
+        torch.testing.assert_close(
+            a, b, rtol=1e-9, atol=1e-10, msg=lambda text, name=name: f"gradient of {name}: {text}"
+        )
 
 
 @pytest.mark.parametrize(("queries", "keys"), SHAPES)
