@@ -2,9 +2,9 @@
 
     python benchmarks/bench_resume_after_kill.py --kills 50
 
-Each run is killed with SIGKILL up to --kills-per-run times at moments drawn uniformly from its remaining life (start-up,
-training, checkpoint writing, finishing), then left to complete. It passes if every run's weights are identical bit by
-bit to the undisturbed run's and every log identical record by record apart from the seconds.
+Each run is killed with SIGKILL up to --kills-per-run times at moments drawn uniformly from its remaining life
+(start-up, training, checkpoint writing, finishing), then left to complete. It passes if every run's weights are
+identical bit by bit to the undisturbed run's and every log identical record by record apart from the seconds.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ RESULT = ROOT / "benchmarks" / "results" / "resume_after_kill.json"
 def measure(folder: Path, *, kills: int, kills_per_run: int, seed: int, report: Any) -> dict[str, Any]:
     """Kill runs until `kills` processes have died; the results as one JSON-ready dictionary."""
     write_tiny_corpus(folder)
-    config = tiny_config(folder, num_steps=150, checkpoint_every=2, eval_every=50)
+    config = tiny_config(folder, num_steps=100, checkpoint_every=2, eval_every=50)
     undisturbed = folder / "undisturbed"
     seconds = train_in_child(config, undisturbed)
     if differences(undisturbed, undisturbed):
@@ -71,7 +71,7 @@ def main() -> int:
     """Measure, print and write the result; 0 if every run was identical."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kills", type=int, default=50, help="processes to kill in all (default 50)")
-    parser.add_argument("--kills-per-run", type=int, default=8, help="most kills of one run (default 8)")
+    parser.add_argument("--kills-per-run", type=int, default=10, help="most kills of one run (default 10)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default 0)")
     parser.add_argument("--quick", action="store_true", help="4 kills, no file written")
     options = parser.parse_args()

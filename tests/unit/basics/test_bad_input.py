@@ -76,7 +76,7 @@ Case = Callable[[Path], Any]
 CASES: dict[str, tuple[Case, type[Exception], str]] = {
     # missing, empty and foreign text
     "train_bpe: missing corpus": (
-        lambda f: train_bpe(f / "nowhere.txt", 300, [EOT]), FileNotFoundError, "nowhere.txt does not exist.*give the path",
+        lambda f: train_bpe(f / "nowhere.txt", 300, [EOT]), FileNotFoundError, "nowhere.txt does not exist.*give",
     ),
     "train_bpe: empty corpus": (lambda f: train_bpe(f / "empty.txt", 300, [EOT]), ValueError, "empty.txt is empty"),
     "train_bpe: not UTF-8": (lambda f: train_bpe(f / "latin1.txt", 300, [EOT]), ValueError, "latin1.txt.*UTF-8"),
@@ -99,7 +99,7 @@ CASES: dict[str, tuple[Case, type[Exception], str]] = {
     ),
     "encode: lone surrogate": (lambda f: tokenizer().encode("a\ud800"), ValueError, "surrogate.*clean it with"),
     # ids
-    "decode: id too large": (lambda f: tokenizer().decode([1, 256]), ValueError, "id 256 is not in .*vocab_size is 256"),
+    "decode: id too large": (lambda f: tokenizer().decode([1, 256]), ValueError, "id 256 is not in .*is 256"),
     "decode: negative id": (lambda f: tokenizer().decode([-1]), ValueError, "id -1 is not in the vocabulary"),
     "decode: not an id": (lambda f: tokenizer().decode(["a"]), TypeError, "integers; it holds 'a'"),
     "model: id outside the vocabulary": (
@@ -117,7 +117,7 @@ CASES: dict[str, tuple[Case, type[Exception], str]] = {
         lambda f: write_tokens(f / "train.bin", [1, 300], vocab_size=257), ValueError, r"300 is outside .*\[0, 257\)",
     ),
     "get_batch: corpus shorter than a window": (
-        lambda f: get_batch(open_tokens(f / "valid.bin"), 1, 10_000, "cpu"), ValueError, "needs 10001 tokens; got .*longer",
+        lambda f: get_batch(open_tokens(f / "valid.bin"), 1, 10_000, "cpu"), ValueError, "needs 10001 tokens; got",
     ),
     # checkpoints
     "load_checkpoint: missing": (
@@ -130,7 +130,8 @@ CASES: dict[str, tuple[Case, type[Exception], str]] = {
     "from_pretrained: missing": (lambda f: TransformerLM.from_pretrained(f / "no"), FileNotFoundError, "model_config"),
     # shapes and ranges
     "config: heads do not divide": (
-        lambda f: ModelConfig(10, d_model=100, num_heads=12), ValueError, "d_model=100, num_heads=12; choose d_model=96 or 108",
+        lambda f: ModelConfig(10, d_model=100, num_heads=12), ValueError,
+        "d_model=100, num_heads=12; choose d_model=96 or 108",
     ),
     "config: odd rotary width": (
         lambda f: ModelConfig(10, d_model=15, num_heads=3), ValueError, "even; got d_model=15, num_heads=3; choose",
@@ -139,7 +140,7 @@ CASES: dict[str, tuple[Case, type[Exception], str]] = {
     "config: dropout of 1": (lambda f: ModelConfig(9, attn_pdrop=1.0), ValueError, r"attn_pdrop .*\[0, 1\); got 1.0"),
     "config: negative d_ff": (lambda f: ModelConfig(9, d_ff=-4), ValueError, "d_ff must be at least 1; got -4"),
     "config: unknown attention": (
-        lambda f: TransformerLM(dataclasses.replace(MODEL, attention="fast")), ValueError, "'fast' is not known; choose one",
+        lambda f: TransformerLM(dataclasses.replace(MODEL, attention="fast")), ValueError, "'fast' is not known; choose",
     ),
     "rope: odd width": (lambda f: RotaryPositionalEmbedding(1e4, 5, 8), ValueError, "d_k must be even; got 5"),
     "model: context overflow": (
@@ -147,7 +148,7 @@ CASES: dict[str, tuple[Case, type[Exception], str]] = {
         "at most context_length=8 tokens; got 9; shorten",
     ),
     "generate: empty prompt": (
-        lambda f: generate(TransformerLM(MODEL), torch.zeros(1, 0, dtype=torch.int64), 3), ValueError, "at least one token",
+        lambda f: generate(TransformerLM(MODEL), torch.zeros(1, 0, dtype=torch.int64), 3), ValueError, "one token",
     ),
     # runs
     "train: corpus missing": (
@@ -163,7 +164,7 @@ CASES: dict[str, tuple[Case, type[Exception], str]] = {
     "train: directory of something else": (
         lambda f: train(tiny_config(f), f), ValueError, "not empty and holds no run.*choose a new or empty directory",
     ),
-    "train: directory is a file": (lambda f: train(tiny_config(f), f / "c.pt"), ValueError, "is a file; choose another"),
+    "train: directory is a file": (lambda f: train(tiny_config(f), f / "c.pt"), ValueError, "is a file; choose"),
     "schedule: warm-up too long": (
         lambda f: tiny_config(f, optimizer=OptimizerConfig(warmup_steps=30)), ValueError, "warmup_steps=30 .*shorten",
     ),
@@ -199,7 +200,8 @@ BUGS: dict[str, tuple[Case, type[Exception], str, str]] = {
         "torch's raw RuntimeError instead of checkpoint.check_weights",
     ),
     "rope: position beyond the table": (
-        lambda f: RotaryPositionalEmbedding(1e4, 4, 8)(torch.zeros(1, 4), torch.tensor([-1])), (ValueError, IndexError), "",
+        lambda f: RotaryPositionalEmbedding(1e4, 4, 8)(torch.zeros(1, 4), torch.tensor([-1])),
+        (ValueError, IndexError), "",
         "a negative position is taken from the table's end",
     ),
     "get_batch: no windows": (
