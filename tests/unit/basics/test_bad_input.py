@@ -140,7 +140,7 @@ CASES: dict[str, tuple[Case, type[Exception], str]] = {
     "config: dropout of 1": (lambda f: ModelConfig(9, attn_pdrop=1.0), ValueError, r"attn_pdrop .*\[0, 1\); got 1.0"),
     "config: negative d_ff": (lambda f: ModelConfig(9, d_ff=-4), ValueError, "d_ff must be at least 1; got -4"),
     "config: unknown attention": (
-        lambda f: TransformerLM(dataclasses.replace(MODEL, attention="fast")), ValueError, "'fast' is not known; choose",
+        lambda f: TransformerLM(dataclasses.replace(MODEL, attention="fast")), ValueError, "'fast' is not known",
     ),
     "rope: odd width": (lambda f: RotaryPositionalEmbedding(1e4, 5, 8), ValueError, "d_k must be even; got 5"),
     "model: context overflow": (
