@@ -8,7 +8,6 @@ import math
 import os
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -446,19 +445,3 @@ def test_progress_goes_to_standard_error_only(make_config, tmp_path, capsys) -> 
     train(make_config(num_steps=6), tmp_path / "run", progress=True)
     captured = capsys.readouterr()
     assert captured.out == "" and "step 6/6 loss" in captured.err and "valid" in captured.err
-
-
-def has_compiler() -> bool:
-    return shutil.which("g++") is not None and subprocess.run(["g++", "--version"], capture_output=True).returncode == 0
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.skipif(not has_compiler(), reason="torch.compile on a CPU needs a C++ compiler")
-def test_compiled_training_follows_the_plain_loop(make_config, tmp_path, tokens) -> None:
-    model = dataclasses.replace(make_config().model, attn_pdrop=0.0, residual_pdrop=0.0)
-    config = make_config(model=model, compile=True, num_steps=6, log_every=1, sample_tokens=0)
-    train(config, tmp_path / "run", progress=False)
-    for record, (loss, _, _) in zip(read_log(tmp_path / "run"), plain_loop(config, tokens), strict=True):
-        assert record["train_loss"] == pytest.approx(loss, rel=1e-3)
-    assert not any("_orig_mod" in name for name in torch.load(tmp_path / "run" / "model.pt", weights_only=True))
