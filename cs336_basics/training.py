@@ -36,6 +36,7 @@ from cs336_basics.generation import generate_text
 from cs336_basics.model import TransformerLM
 from cs336_basics.nn_utils import clip_gradient, cross_entropy
 from cs336_basics.optimizer import AdamW
+from cs336_basics.optimizers.muon import Muon, muon_groups
 from cs336_basics.runs.atomic import atomic_write, write_json
 from cs336_basics.runs.directory import RunDirectory
 from cs336_basics.runs.trackers import open_trackers
@@ -54,7 +55,7 @@ class Strategy(Protocol):
     world_size: int
 
     def wrap(self, model: nn.Module, make_optimizer: Callable[[Any], torch.optim.Optimizer]) -> Any:
-        """Return (module to call, optimizer), given the plain model and a function from parameters to optimizer."""
+        """Return (module to call, optimizer), given the plain model and a function from named parameters to optimizer."""
         ...
 
     def finish_gradients(self, module: nn.Module) -> None:
@@ -82,7 +83,7 @@ class SingleProcess:
 
     def wrap(self, model: nn.Module, make_optimizer: Callable[[Any], torch.optim.Optimizer]) -> Any:
         """The model itself."""
-        return model, make_optimizer(model.parameters())
+        return model, make_optimizer(model.named_parameters())
 
     def finish_gradients(self, module: nn.Module) -> None:
         """Nothing to wait for."""
@@ -159,9 +160,12 @@ class _Trainer:
         self.step, self.seconds = 0, 0.0
         self._resume()
 
-    def _make_optimizer(self, parameters: Any) -> AdamW:
+    def _make_optimizer(self, named_parameters: Any) -> AdamW:
         o = self.config.optimizer
-        return AdamW(parameters, lr=o.max_learning_rate, betas=o.betas, eps=o.eps, weight_decay=o.weight_decay)
+        options: Any = {"lr": o.max_learning_rate, "betas": o.betas, "eps": o.eps, "weight_decay": o.weight_decay}
+        if o.name == "muon":
+            return Muon(muon_groups(named_parameters), **options)
+        return AdamW([p for _, p in named_parameters], **options)
 
     def _open(self, path: Path) -> Any:
         vocab_size = read_manifest(path)["vocab_size"]
@@ -320,7 +324,12 @@ def latest_checkpoint(directory: Path) -> Path | None:
 def choose_device(name: str) -> torch.device:
     """Turn "auto" into a GPU where there is one, else the CPU; other names are taken as they are."""
     if name != "auto":
-        return torch.device(name)
+        device = torch.device(name)
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise ValueError(
+                f"device {name!r} is asked for, but torch finds no CUDA GPU here; use device='cpu' or 'auto'"
+            )
+        return device
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

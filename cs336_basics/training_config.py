@@ -15,8 +15,10 @@ from cs336_basics.optimizer import get_lr_cosine_schedule, get_lr_wsd_schedule
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW and its learning-rate schedule."""
+    """The optimizer and its learning-rate schedule."""
 
+    name: Literal["adamw", "muon"] = "adamw"
+    """adamw for all weights, or muon for the matrices inside the blocks and adamw for the rest"""
     max_learning_rate: float = 1e-3
     """highest learning rate"""
     min_learning_rate: float | None = None

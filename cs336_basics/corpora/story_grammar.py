@@ -65,7 +65,9 @@ def _families(weights: EventWeights) -> list[tuple[int, Family]]:
     return [(getattr(weights, name), getattr(story_events, name)) for name in _NAMES if getattr(weights, name)]
 
 
-def _happen(world: World, families: Sequence[tuple[int, Family]], *, may_end: bool = False, must_end: bool = False) -> bool:
+def _happen(
+    world: World, families: Sequence[tuple[int, Family]], *, may_end: bool = False, must_end: bool = False
+) -> bool:
     """Let one sentence of the families happen; False when the story ended instead."""
     if must_end:
         world.narrator.say(ENDING)

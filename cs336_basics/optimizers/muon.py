@@ -3,13 +3,13 @@
     M <- beta M + (1 - beta) G;    U = orthogonalise(beta M + (1 - beta) G)      (Nesterov)
     W <- W (1 - lr * weight_decay) - lr * 0.2 sqrt(max(rows, columns)) * U
 
-A gradient matrix is dominated by a few directions; making all its singular values equal lets the rare ones learn as fast.
-`orthogonalise` runs five Newton-Schulz steps X <- a X + (b A + c A A) X with A = X X^T, whose coefficients push every singular value
-into about [0.7, 1.2] in few steps rather than to exactly 1. The factor 0.2 sqrt(max) gives the update the size AdamW's has, so that both
-parts share one learning rate. Embeddings, head and norms are left to AdamW.
+A gradient matrix is dominated by a few directions; making all its singular values equal lets the rare ones learn as
+fast. `orthogonalise` runs five Newton-Schulz steps X <- a X + (b A + c A A) X with A = X X^T, whose coefficients push
+every singular value into about [0.7, 1.2] in few steps rather than to exactly 1. The factor 0.2 sqrt(max) gives the
+update the size AdamW's has, so that both parts share one learning rate. Embeddings, head and norms are left to AdamW.
 
-Source: Jordan et al. 2024 (Muon); Liu et al. 2025, section 2.2 (the factor, weight decay). Left out: sharding over processes.
-Read next: `optimizer.py`.
+Source: Jordan et al. 2024 (Muon); Liu et al. 2025, section 2.2 (the factor, weight decay). Left out: sharding over
+processes. Read next: `optimizer.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from cs336_basics.optimizer import AdamW
 
@@ -74,9 +74,9 @@ class Muon(AdamW):
         p.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(p.shape)))
 
 
-def muon_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """Two parameter groups: the matrices inside `model.layers` for Muon, all other weights for AdamW."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    hidden = [p for name, p in named if "layers." in name and p.dim() == 2]
-    chosen = {id(p) for p in hidden}
-    return [{"params": hidden, "muon": True}, {"params": [p for _, p in named if id(p) not in chosen], "muon": False}]
+def muon_groups(named_parameters: Iterable[tuple[str, Tensor]]) -> list[dict[str, Any]]:
+    """Two parameter groups: the matrices inside `layers` for Muon, all other weights for AdamW."""
+    groups: dict[bool, list[Tensor]] = {True: [], False: []}
+    for name, p in named_parameters:
+        groups["layers." in name and p.dim() == 2].append(p)
+    return [{"params": params, "muon": muon} for muon, params in groups.items()]
