@@ -55,7 +55,7 @@ class Strategy(Protocol):
     world_size: int
 
     def wrap(self, model: nn.Module, make_optimizer: Callable[[Any], torch.optim.Optimizer]) -> Any:
-        """Return (module to call, optimizer), given the plain model and a function from named parameters to optimizer."""
+        """Return (module to call, optimizer); `make_optimizer` takes named parameters."""
         ...
 
     def finish_gradients(self, module: nn.Module) -> None:

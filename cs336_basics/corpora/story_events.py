@@ -320,8 +320,8 @@ def ask_where_thing(world: World) -> Iterator[Option]:
         if world.companions(asker):
             for thing in world.things:
                 if thing.place != asker.place and thing not in world.recent:
-                    are = "are" if thing.plural else "is"
-                    text = f' "Where {are} the {thing.text}?" asked {asker.name}. "{the_thing(thing, "is", "are", capital=True)}'
+                    are, the_ball_is = "are" if thing.plural else "is", the_thing(thing, "is", "are", capital=True)
+                    text = f' "Where {are} the {thing.text}?" asked {asker.name}. "{the_ball_is}'
                     yield text, _replied_place, (asker, thing)
 
 
