@@ -260,7 +260,7 @@ def the_thing(thing: Thing, singular: str, plural: str, *, capital: bool = False
 
 def _was_somewhere(world: World, thing: Thing) -> None:
     tell_place(world, thing)
-    world.narrator.say(".")
+    world.say_aside()
     world.recent = (thing,)
 
 
@@ -273,7 +273,7 @@ def where_person(world: World) -> Iterator[Option]:
 
 def _person_was_somewhere(world: World, person: Person) -> None:
     world.narrator.answer(f" {person.place}", "where_person")
-    world.narrator.say(".")
+    world.say_aside()
     world.focus, world.recent = person, (person,)
 
 

@@ -88,6 +88,7 @@ class StoryConfig:
         *("On a rainy day", "On a windy day", "At noon", "At dawn"),
     )
     manners: tuple[str, ...] = ("", "slowly", "quickly", "happily", "quietly", "early", "again", "singing", "at once")
+    asides: tuple[str, ...] = ("", "of course", "as before", "I think", "you see", "they say", "if I remember")
     closings: tuple[str, ...] = (
         *("It was a good day", "Soon it was dark", "Then everybody slept", "Everybody was happy", "Nobody was sad"),
         *("The sun went down", "The stars came out", "That was all", "It was late", "Then it rained"),
@@ -206,11 +207,11 @@ def _check_numbers(config: StoryConfig) -> None:
 
 
 DEFAULT = StoryConfig(
-    girls=("Mia", "Lily", "Anna", "Sue", "Emma", "Rose", "Kate", "Zoe"),
-    boys=("Tom", "Ben", "Max", "Sam", "Leo", "Jack", "Tim", "Finn"),
+    girls=("Mia", "Lily", "Anna", "Sue", "Emma", "Rose"),
+    boys=("Tom", "Ben", "Max", "Sam", "Leo", "Jack"),
     places=(
         *("garden", "kitchen", "barn", "park", "forest", "attic"),
-        *("cellar", "shed", "library", "yard", "meadow", "orchard"),
+        *("cellar", "shed", "library", "orchard"),
     ),
     groups=(
         ThingGroup(

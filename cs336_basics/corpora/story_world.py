@@ -120,6 +120,11 @@ class World:
             self.narrator.say(".")
         return place
 
+    def say_aside(self) -> None:
+        """End a reminder, perhaps with an aside."""
+        asides = self.config.asides
+        self.narrator.choose([f", {aside}." if aside else "." for aside in asides], [1] * len(asides))
+
     def tempted(self, person: Person) -> bool:
         """Whether what the person wants lies at hand: then nobody walks away."""
         wanted = person.wanted
