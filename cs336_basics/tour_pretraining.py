@@ -87,11 +87,12 @@ def train_config(directory: Path, options: PretrainingStageOptions, vocab_size: 
             num_layers=options.num_layers, num_heads=options.num_heads, attention="blocked",
         ),
         optimizer=OptimizerConfig(
-            max_learning_rate=options.max_learning_rate, min_learning_rate=0.0, warmup_steps=options.warmup_steps
+            name="muon", schedule="wsd", max_learning_rate=options.max_learning_rate, min_learning_rate=0.0,
+            warmup_steps=options.warmup_steps, decay_steps=options.num_steps // 2, betas=(0.9, 0.98),
         ),
         train_tokens=root / TRAIN_TOKENS, valid_tokens=root / VALID_TOKENS, tokenizer=root / STORIES_TOKENIZER,
         num_steps=options.num_steps, batch_size=options.batch_size, seed=options.seed, device=options.device,
-        eval_every=max(1, options.num_steps // 8), eval_by="documents",
+        windows="documents", eval_every=max(1, options.num_steps // 8), eval_by="documents",
         checkpoint_every=max(1, options.num_steps // 20),
     )  # fmt: skip
 

@@ -34,8 +34,8 @@ DEFAULT = TourConfig(  # at most 10 minutes on two CPU cores
         stdlib_bytes=6_000_000, stdlib_vocab_size=4_096, seed=0,
     ),
     PretrainingStageOptions(
-        d_model=128, num_layers=3, num_heads=4, context_length=256, batch_size=16, num_steps=1_300,
-        max_learning_rate=3e-3, warmup_steps=50, num_samples=50, max_above_floor=0.10, min_cloze_accuracy=0.80,
+        d_model=96, num_layers=3, num_heads=8, context_length=192, batch_size=10, num_steps=2_600,
+        max_learning_rate=5e-3, warmup_steps=30, num_samples=50, max_above_floor=0.10, min_cloze_accuracy=0.80,
         seed=0, device="auto",
     ),
 )  # fmt: skip
@@ -46,8 +46,8 @@ QUICK = TourConfig(  # at most 90 seconds; too short for the targets
         stdlib_bytes=1_500_000, stdlib_vocab_size=2_048, seed=0,
     ),
     PretrainingStageOptions(
-        d_model=128, num_layers=2, num_heads=4, context_length=256, batch_size=16, num_steps=150,
-        max_learning_rate=3e-3, warmup_steps=20, num_samples=20, max_above_floor=None, min_cloze_accuracy=None,
+        d_model=96, num_layers=3, num_heads=8, context_length=192, batch_size=10, num_steps=200,
+        max_learning_rate=5e-3, warmup_steps=20, num_samples=20, max_above_floor=None, min_cloze_accuracy=None,
         seed=0, device="auto",
     ),
 )  # fmt: skip

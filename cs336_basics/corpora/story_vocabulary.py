@@ -46,7 +46,7 @@ class EventWeights:
 
     # State changes: each carries new information.
     go: int = 12
-    go_together: int = 2
+    go_together: int = 1
     take: int = 14
     put_down: int = 7
     leave: int = 3
@@ -55,8 +55,8 @@ class EventWeights:
     # Lookups: their answers follow from what was told before.
     take_because: int = 8
     give_because: int = 30
-    find_thing: int = 3
-    find_person: int = 3
+    find_thing: int = 1
+    find_person: int = 1
     where_thing: int = 10
     where_carried: int = 14
     where_person: int = 12
