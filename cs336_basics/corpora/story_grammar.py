@@ -34,6 +34,7 @@ def tell(narrator: Narrator, config: StoryConfig) -> int:
     world = World(narrator, config)
     _introduce_people(world)
     _introduce_things(world)
+    narrator.choose([f" {weather}." for weather in config.weathers], [1] * len(config.weathers))
     for _ in range(config.num_wants):
         _happen(world, [(1, story_events.want)])
     families = _families(config.weights)

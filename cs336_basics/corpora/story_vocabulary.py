@@ -87,6 +87,10 @@ class StoryConfig:
         *("One day", "One morning", "One evening", "Once", "Long ago", "Last summer", "Last week", "On a sunny day"),
         *("On a rainy day", "On a windy day", "At noon", "At dawn"),
     )
+    weathers: tuple[str, ...] = (
+        *("It was warm", "It was cold", "The sky was blue", "The sky was grey", "The sun shone", "A bird sang"),
+        *("The wind blew", "A dog barked", "Bells rang", "Snow fell", "Leaves fell", "All was quiet"),
+    )
     manners: tuple[str, ...] = ("", "slowly", "quickly", "happily", "quietly", "early", "again", "singing", "at once")
     asides: tuple[str, ...] = ("", "of course", "as before", "I think", "you see", "they say", "if I remember")
     closings: tuple[str, ...] = (
@@ -154,6 +158,7 @@ def _check_words(config: StoryConfig) -> None:
         ("groups (adjectives)", adjectives, r"[a-z]+"),
         ("groups (feelings)", config.feelings, r"[a-z]+"),
         ("openings", config.openings, r"[A-Z][a-z]+( [a-z]+)*"),
+        ("weathers", config.weathers, r"[A-Z][a-z]*( [a-z]+)*"),
         ("closings", config.closings, r"[A-Z][a-z]+( [a-z]+)*"),
     ):
         if not words:
