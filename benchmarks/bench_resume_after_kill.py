@@ -10,6 +10,7 @@ identical bit by bit to the undisturbed run's and every log identical record by 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import random
 import sys
@@ -86,6 +87,7 @@ def main() -> int:
             report=lambda count: bar.update(task, completed=count),
         )  # fmt: skip
     result = {"benchmark": "resume_after_kill", **result, "seconds": round(time.monotonic() - started, 1)}
+    result["measured"] = datetime.date.today().isoformat()
     result["environment"] = describe_environment()
     if not options.quick:
         write_json(RESULT, result)

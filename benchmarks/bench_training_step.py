@@ -12,6 +12,7 @@ plus 12 layers d_model context per token.
 from __future__ import annotations
 
 import argparse
+import datetime
 import statistics
 import time
 from collections.abc import Callable
@@ -131,7 +132,10 @@ def main() -> None:
     print(f"matrix product {peak / 1e9:.0f} GFLOP/s; model FLOPs per step {flops / 1e9:.1f} G")
     if not arguments.quick:
         result = {"repeats": repeats, "gflops_matrix_product": round(peak / 1e9, 1), "rows": rows}
-        write_json("benchmarks/results/training_step.json", result | {"environment": describe_environment()})
+        write_json(
+            "benchmarks/results/training_step.json",
+            result | {"measured": datetime.date.today().isoformat(), "environment": describe_environment()},
+        )
 
 
 if __name__ == "__main__":
