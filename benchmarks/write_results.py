@@ -53,8 +53,8 @@ def rows() -> list[tuple[str, str, str, str]]:
     if tour := _load("tour.json"):
         share = tour["cloze_right"] / tour["cloze_questions"]
         text = (
-            f"validation loss {tour['validation_loss']:.3f} nats per token, {100 * tour['above_floor']:.1f} % above the "
-            f"entropy floor {tour['entropy_floor']:.3f}; cloze accuracy {100 * share:.0f} % (chance 25 %); "
+            f"validation loss {tour['validation_loss']:.3f} nats per token, {100 * tour['above_floor']:.1f} % above "
+            f"the entropy floor {tour['entropy_floor']:.3f}; cloze accuracy {100 * share:.0f} % (chance 25 %); "
             f"{tour['parameters']:,} parameters, {tour['seconds']:.0f} s of training"
         )
         table.append(("the default tour", text, "`make tour`", tour["measured"]))
@@ -69,7 +69,8 @@ def rows() -> list[tuple[str, str, str, str]]:
         when = step.get("measured", "")
         table.append(("training step, TinyStories shape, 2 threads", text, "`benchmarks/bench_training_step.py`", when))
     if kills := _load("resume_after_kill.json"):
-        text = f"{kills['kills']} SIGKILLs at random moments: {kills['identical_runs']} of {kills['runs']} runs end bit for bit as undisturbed"
+        same = f"{kills['identical_runs']} of {kills['runs']} runs end bit for bit as undisturbed"
+        text = f"{kills['kills']} SIGKILLs at random moments: {same}"
         table.append(("resume", text, "`benchmarks/bench_resume_after_kill.py`", kills.get("measured", "")))
     return table
 
