@@ -30,7 +30,7 @@ def go(world: World) -> Iterator[Option]:
     """Mia went to the garden."""
     for person in world.people:
         if person is not world.walker and not world.tempted(person):
-            yield f" {world.name(person)} went to the", _went, (person,)
+            yield f" {person.name} went to the", _went, (person,)
 
 
 def _went(world: World, person: Person) -> None:
@@ -293,7 +293,8 @@ def nobody_holds(world: World) -> Iterator[Option]:
 
 def _somebody_had(world: World, thing: Thing, name: str) -> None:
     world.narrator.answer(f" {name}", "who_holds")
-    world.narrator.say(f" had {thing.it}.")
+    world.narrator.say(f" had {thing.it}")
+    world.say_aside()
     world.recent = (thing,)
 
 
@@ -307,7 +308,7 @@ def why(world: World) -> Iterator[Option]:
 
 def _wanted_because(world: World, person: Person) -> None:
     world.narrator.answer(f" {person.feeling}", "why")
-    world.narrator.say(".")
+    world.say_aside()
     world.focus, world.recent = person, (person,)
 
 
