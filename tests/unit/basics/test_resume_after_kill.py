@@ -13,31 +13,35 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.unit.basics.tiny_run import differences, kill_at_random, start_child, tiny_config, train_in_child
+from tests.unit.basics.tiny_run import LIMIT_S, differences, kill_at_random, start_child, tiny_config, train_in_child
 
 KILLS = 4
 
 
-def interrupt(child: subprocess.Popen[str], run: Path, limit_s: float) -> int:
-    """Send Ctrl-C once the run has logged a few steps; return the step it says it stopped after."""
-    log, end = run / "log.jsonl", time.monotonic() + limit_s
-    while child.poll() is None and time.monotonic() < end and (not log.exists() or log.stat().st_size < 500):
+def stop_under_way(child: subprocess.Popen[str], run: Path, number: signal.Signals) -> tuple[str, str]:
+    """Send a signal as soon as the run has logged a few new steps; return what the child has said."""
+    log, end = run / "log.jsonl", time.monotonic() + LIMIT_S
+    enough = 500 + (log.stat().st_size if log.exists() else 0)
+    while child.poll() is None and time.monotonic() < end and (not log.exists() or log.stat().st_size < enough):
         time.sleep(0.01)
-    child.send_signal(signal.SIGINT)
-    out, err = child.communicate(timeout=limit_s)
-    assert child.returncode == 130, err
-    return int(out.split("stopped after step ")[1].split()[0])
+    child.send_signal(number)
+    return child.communicate(timeout=LIMIT_S)
 
 
 def test_an_interrupted_and_killed_run_ends_in_the_same_bits(corpus, tmp_path) -> None:
     config = tiny_config(corpus, num_steps=120, checkpoint_every=2, eval_every=40)
     run, straight = tmp_path / "run", tmp_path / "straight"
     seconds = train_in_child(config, straight)
-    step = interrupt(start_child(config, run), run, limit_s=20 * seconds)
+    child = start_child(config, run)
+    out, err = stop_under_way(child, run, signal.SIGINT)
+    assert child.returncode == 130, err
+    step = int(out.split("stopped after step ")[1].split()[0])
     assert (run / "checkpoints" / f"step_{step:08d}.pt").exists()
     assert json.loads((run / "manifest.json").read_text())["status"] == "interrupted"
-    kills = list(kill_at_random(config, run, random.Random(1), kills=KILLS, seconds=seconds))
-    assert kills, "every start ended before its kill"
+    child = start_child(config, run)  # one kill that hits training on any machine, then those at random
+    stop_under_way(child, run, signal.SIGKILL)
+    assert child.returncode == -signal.SIGKILL
+    list(kill_at_random(config, run, random.Random(1), kills=KILLS - 1, seconds=seconds))
     train_in_child(config, run)
     assert differences(run, straight) == []
     assert json.loads((run / "manifest.json").read_text())["status"] == "complete"

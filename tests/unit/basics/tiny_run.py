@@ -63,7 +63,7 @@ except Interrupted as stop:
     print(stop)
     sys.exit(130)
 """
-LIMIT_S = 120.0
+LIMIT_S = 240.0
 
 
 def start_child(config: TrainConfig, directory: Path) -> subprocess.Popen[str]:
