@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from cs336_basics import model
 
@@ -52,6 +53,7 @@ class _BlockedCausalAttention(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         (d_O,) = grads
         Q, K, V, out, *saved = ctx.saved_tensors

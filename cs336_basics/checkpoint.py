@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import pickle
-import zipfile
+import struct
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -19,6 +19,12 @@ import torch
 from torch import nn
 
 from cs336_basics.runs.atomic import atomic_write
+
+UNREADABLE = (
+    *(RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, struct.error),
+    pickle.UnpicklingError,
+)
+"""what torch.load raises for damaged or foreign files, seen by trying"""
 
 Destination = str | os.PathLike[str] | BinaryIO | IO[bytes]
 
@@ -44,9 +50,10 @@ def load_state(src: Destination) -> dict[str, Any]:
         raise FileNotFoundError(f"no checkpoint at {name}")
     try:
         state = torch.load(src, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"{name} is no readable checkpoint (cut short, or made by another program): {str(error).splitlines()[0]}; "
+            f"{name} is no readable checkpoint (cut short, or made by another program): {said}; "
             "remove it to fall back to an older one"
         ) from error
     if not isinstance(state, dict):
@@ -80,8 +87,11 @@ def restore(state: dict[str, Any], model: nn.Module, optimizer: torch.optim.Opti
             f"not a training checkpoint: it lacks {sorted(missing)}; it holds {sorted(map(str, state))[:8]}"
         )
     check_weights(state["model"], model)
+    try:  # the optimizer first: it checks its groups before it changes anything
+        optimizer.load_state_dict(state["optimizer"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"the checkpoint's optimizer state does not fit this optimizer: {error}") from error
     model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
     return int(state["iteration"])
 
 

@@ -190,10 +190,14 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"{path} has no manifest {manifest_path.name} beside it; write token files with `cs336 tokenizer encode`, "
             "or open a raw file with open_tokens(path, dtype='uint16')"
         )
-    manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
-    if not isinstance(manifest, dict) or manifest.get("format") != TOKEN_FORMAT:
+    try:
+        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
+    except ValueError:
+        manifest = None
+    needed = {"format", "dtype", "num_tokens", "vocab_size"}
+    if not isinstance(manifest, dict) or manifest.get("format") != TOKEN_FORMAT or needed - manifest.keys():
         raise ValueError(
-            f"{manifest_path} is not a token manifest (format {TOKEN_FORMAT!r}); was it made by another program?"
+            f"{manifest_path} is not a token manifest (format {TOKEN_FORMAT!r}): cut short, or made by another program"
         )
     return manifest
 

@@ -82,6 +82,8 @@ def keep_top_p(logits: Float[Tensor, "... vocab"], p: float) -> Float[Tensor, ".
     """Keep the smallest set of most likely tokens whose probabilities reach p (the one that crosses p included)."""
     if not 0 < p <= 1:
         raise ValueError(f"top_p must lie in (0, 1]; got {p}")
+    if p == 1:
+        return logits  # a cumulative sum in float32 may stop short of 1
     ordered, order = logits.sort(dim=-1, descending=True, stable=True)
     probabilities = softmax(ordered, dim=-1)
     mass_before = probabilities.cumsum(dim=-1) - probabilities

@@ -30,6 +30,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from cs336_basics import nn_utils
+from cs336_basics.checkpoint import check_weights, load_state
 from cs336_basics.model_config import ModelConfig, check_heads
 
 
@@ -73,7 +74,7 @@ class Embedding(nn.Module):
         self.weight = _truncated_normal((num_embeddings, embedding_dim), std, device, dtype)
 
     def forward(self, token_ids: Int[Tensor, "..."]) -> Float[Tensor, "... d_model"]:
-        """Look up each id; an id outside the table raises torch's IndexError."""
+        """Look up each id; an id past the table raises torch's IndexError (a negative one counts from the end)."""
         return self.weight[token_ids]
 
 
@@ -204,6 +205,8 @@ class CausalMultiHeadSelfAttention(nn.Module):
     ):
         super().__init__()
         check_heads(d_model, num_heads)
+        if attention == "blocked":
+            import cs336_basics.blocked_attention  # noqa: F401  (it registers itself)
         if attention not in ATTENTION_FUNCTIONS:
             raise ValueError(f"attention={attention!r} is not known; choose one of {sorted(ATTENTION_FUNCTIONS)}")
         self.num_heads, self.attn_pdrop, self.attention = num_heads, attn_pdrop, attention
@@ -380,9 +383,11 @@ class TransformerLM(nn.Module):
         """Load `model_config.json` and `model.pt`, a state dict (`_orig_mod.` prefixes of torch.compile are cut)."""
         folder = Path(directory)
         config = ModelConfig(**json.loads((folder / "model_config.json").read_text(encoding="utf-8")))
-        state = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
+        state = load_state(folder / "model.pt")
+        weights = {key.removeprefix("_orig_mod."): value for key, value in state.items()}
         model = cls(config)
-        model.load_state_dict({key.removeprefix("_orig_mod."): value for key, value in state.items()})
+        check_weights(weights, model)
+        model.load_state_dict(weights)
         return model
 
     def config_dict(self) -> dict[str, object]:

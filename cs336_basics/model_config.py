@@ -5,6 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+CHOICES = {
+    "positions": ("rope", "learned", "sinusoidal", "none"),
+    "ffn": ("swiglu", "gelu", "silu", "relu"),
+    "norm": ("pre", "post", "none"),
+}
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -25,7 +31,7 @@ class ModelConfig:
     num_heads: int = 16
     """attention heads; must divide d_model"""
     d_ff: int | None = None
-    """width inside the feed-forward; default 8/3 d_model rounded up to a multiple of 64 for SwiGLU, else 4 d_model"""
+    """width inside the feed-forward; default 8/3 d_model rounded to a multiple of 64 for SwiGLU, else 4 d_model"""
     rope_theta: float = 10000.0
     """base wavelength of the rotary positions"""
     positions: Literal["rope", "learned", "sinusoidal", "none"] = "rope"
@@ -44,6 +50,11 @@ class ModelConfig:
     """name of an entry in ATTENTION_FUNCTIONS"""
 
     def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}; got {getattr(self, name)!r}")
+        if not self.rope_theta > 0:
+            raise ValueError(f"rope_theta must be positive; got {self.rope_theta}")
         for name in ("vocab_size", "context_length", "d_model", "num_layers", "num_heads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
@@ -57,8 +68,8 @@ class ModelConfig:
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name} is a probability and must lie in [0, 1); got {getattr(self, name)}")
         if self.d_ff is None:
-            width = -(-8 * self.d_model // 3) if self.ffn == "swiglu" else 4 * self.d_model
-            object.__setattr__(self, "d_ff", -(-width // 64) * 64 if self.ffn == "swiglu" else width)
+            swiglu = max(64, round(8 * self.d_model / 3 / 64) * 64)
+            object.__setattr__(self, "d_ff", swiglu if self.ffn == "swiglu" else 4 * self.d_model)
         elif self.d_ff < 1:
             raise ValueError(f"d_ff must be at least 1; got {self.d_ff}")
 

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def upcast(x: Tensor) -> Tensor:
@@ -82,6 +83,7 @@ class _CrossEntropy(torch.autograd.Function):
         return (total.log() + top - logits.gather(-1, targets.unsqueeze(-1))).squeeze(-1)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         exps, total, targets = ctx.saved_tensors
         grad = grads[0].unsqueeze(-1)

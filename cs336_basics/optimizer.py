@@ -24,7 +24,7 @@ class SGD(torch.optim.Optimizer):
     """Gradient descent whose step shrinks with the square root of the step count."""
 
     def __init__(self, params: Iterable[Any], lr: float = 1e-3):
-        if lr < 0:
+        if not lr >= 0:
             raise ValueError(f"lr must not be negative; got {lr}")
         super().__init__(params, {"lr": lr})
 

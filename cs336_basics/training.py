@@ -29,7 +29,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from cs336_basics import blocked_attention, checkpoint  # noqa: F401  (blocked_attention registers itself)
+from cs336_basics import checkpoint
 from cs336_basics.data import END_OF_TEXT, document_starts, get_batch, open_tokens, read_manifest
 from cs336_basics.evaluation import Evaluation, evaluate_documents, evaluate_windows
 from cs336_basics.generation import generate_text

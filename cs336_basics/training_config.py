@@ -119,6 +119,8 @@ class TrainConfig:
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        if self.eval_tokens < 2:
+            raise ValueError(f"eval_tokens must be at least 2 (an input and a target); got {self.eval_tokens}")
         if self.optimizer.warmup_steps >= self.num_steps:
             raise ValueError(
                 f"optimizer.warmup_steps={self.optimizer.warmup_steps} must be less than num_steps={self.num_steps}; "

@@ -38,7 +38,7 @@ def _went(world: World, person: Person) -> None:
     if person.wanted and person.wanted.holder is not person:
         special[person.wanted.place] = world.config.wanted_place_weight
     special[person.place] = 0
-    person.place = world.choose_place(special, manners=world.config.manners)
+    person.place = world.choose_place(special, manners=True)
     world.focus = world.walker = person
     world.recent = (person,)
 
@@ -52,14 +52,14 @@ def go_together(world: World) -> Iterator[Option]:
 
 
 def _went_together(world: World, first: Person, second: Person) -> None:
-    first.place = second.place = world.choose_place({first.place: 0}, manners=world.config.manners)
+    first.place = second.place = world.choose_place({first.place: 0}, manners=True)
     world.recent = (first, second)
 
 
 def take(world: World) -> Iterator[Option]:
-    """Mia took the red ball."""
+    """Mia took the red ball. Or with a manner, or the reason if it is what she wants: ... because she was bored."""
     for person, thing in _takeable(world):
-        yield f" {world.name(person)} took the {thing.text}.", _took, (person, thing)
+        yield f" {world.name(person)} took the {thing.text}", _took, (person, thing)
 
 
 def _takeable(world: World) -> Iterator[tuple[Person, Thing]]:
@@ -71,6 +71,12 @@ def _takeable(world: World) -> Iterator[tuple[Person, Thing]]:
 
 
 def _took(world: World, person: Person, thing: Thing) -> None:
+    texts, weights = world.manner_texts, [1] * len(world.manner_texts)
+    if thing is person.wanted:
+        texts, weights = [*texts, f" because {person.she} was"], [*weights, len(weights)]
+    if world.narrator.choose(texts, weights) == len(world.manner_texts):
+        world.narrator.answer(f" {person.feeling}", "why")
+        world.narrator.say(".")
     thing.holder = person
     _moved(world, person, thing)
 
@@ -83,7 +89,7 @@ def _moved(world: World, person: Person, thing: Thing) -> None:
 def put_down(world: World) -> Iterator[Option]:
     """Mia put down the red ball."""
     for holder, thing in _held(world):
-        yield f" {world.name(holder)} put down the {thing.text}.", _put, (holder, thing)
+        yield f" {world.name(holder)} put down the {thing.text}", _put_down, (holder, thing)
 
 
 def _held(world: World) -> Iterator[tuple[Person, Thing]]:
@@ -91,6 +97,11 @@ def _held(world: World) -> Iterator[tuple[Person, Thing]]:
     for thing in world.things:
         if thing.holder is not None and thing.holder.wanted is not thing and thing is not world.handled:
             yield thing.holder, thing
+
+
+def _put_down(world: World, person: Person, thing: Thing) -> None:
+    world.narrator.choose(world.manner_texts, [1] * len(world.manner_texts))
+    _put(world, person, thing)
 
 
 def _put(world: World, person: Person, thing: Thing) -> None:
@@ -148,23 +159,6 @@ def _wanted(world: World, person: Person, things: list[Thing]) -> None:
 
 
 # Lookups on the way: something happens, and a part of the sentence was known before.
-
-
-def take_because(world: World) -> Iterator[Option]:
-    """Tom took the small apple because he was hungry."""
-    for person, thing in _takeable(world):
-        if thing is person.wanted:
-            yield (
-                f" {world.name(person)} took the {thing.text} because {person.she} was",
-                _took_because,
-                (person, thing),
-            )
-
-
-def _took_because(world: World, person: Person, thing: Thing) -> None:
-    world.narrator.answer(f" {person.feeling}", "why")
-    world.narrator.say(".")
-    _took(world, person, thing)
 
 
 def give_because(world: World) -> Iterator[Option]:

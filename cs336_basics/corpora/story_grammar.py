@@ -34,7 +34,7 @@ def tell(narrator: Narrator, config: StoryConfig) -> int:
     world = World(narrator, config)
     _introduce_people(world)
     _introduce_things(world)
-    narrator.choose([f" {weather}." for weather in config.weathers], [1] * len(config.weathers))
+    _say_two(narrator, [f" {weather}." for weather in config.weathers])
     for _ in range(config.num_wants):
         _happen(world, [(1, story_events.want)])
     families = _families(config.weights)
@@ -42,8 +42,15 @@ def tell(narrator: Narrator, config: StoryConfig) -> int:
     while _happen(world, families, may_end=events >= config.min_events, must_end=events == config.max_events):
         events += 1
     _sum_up(world)
-    narrator.choose([f" {closing}.\n" for closing in config.closings], [1] * len(config.closings))
+    _say_two(narrator, [f" {closing}." for closing in config.closings])
+    narrator.say("\n")
     return events
+
+
+def _say_two(narrator: Narrator, texts: Sequence[str]) -> None:
+    """Emit two different ones of the texts."""
+    first = narrator.choose(texts, [1] * len(texts))
+    narrator.choose(texts, [int(index != first) for index in range(len(texts))])
 
 
 def _sum_up(world: World) -> None:

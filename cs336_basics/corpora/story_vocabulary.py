@@ -47,13 +47,12 @@ class EventWeights:
     # State changes: each carries new information.
     go: int = 12
     go_together: int = 1
-    take: int = 14
+    take: int = 16
     put_down: int = 7
     leave: int = 3
     give: int = 14
     want: int = 2
     # Lookups: their answers follow from what was told before.
-    take_because: int = 8
     give_because: int = 30
     find_thing: int = 1
     find_person: int = 1

@@ -85,6 +85,7 @@ class World:
     narrator: Narrator
     config: StoryConfig
     place_texts: list[str] = field(init=False)
+    manner_texts: list[str] = field(init=False)
     people: list[Person] = field(default_factory=list)
     things: list[Thing] = field(default_factory=list)
     known: set[str] = field(default_factory=set)  # places mentioned
@@ -96,13 +97,14 @@ class World:
     def __post_init__(self) -> None:
         """Prepare the option texts for places."""
         self.place_texts = [f" {place}" for place in self.config.places]
+        self.manner_texts = [f" {manner}." if manner else "." for manner in self.config.manners]
 
     def name(self, person: Person) -> str:
         """Return the subject that begins a sentence: the pronoun right after a sentence about the same person."""
         return person.capital_she if person is self.focus else person.name
 
-    def choose_place(self, special: dict[str, int], *, manners: Sequence[str] = ()) -> str:
-        """Choose and emit a place, one of the manners if there are any, and the full stop.
+    def choose_place(self, special: dict[str, int], *, manners: bool = False) -> str:
+        """Choose and emit a place, perhaps a manner, and the full stop.
 
         `special` overrides the weight of some places.
         """
@@ -115,7 +117,7 @@ class World:
         place = config.places[self.narrator.choose(self.place_texts, weights)]
         known.add(place)
         if manners:
-            self.narrator.choose([f" {manner}." if manner else "." for manner in manners], [1] * len(manners))
+            self.narrator.choose(self.manner_texts, [1] * len(self.manner_texts))
         else:
             self.narrator.say(".")
         return place
