@@ -27,6 +27,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from cs336_basics.runs.atomic import atomic_write, write_json
+from cs336_basics.tokenization.file_chunks import read_text
 
 TOKEN_FORMAT = "cs336-tokens-1"
 END_OF_TEXT = "<|endoftext|>"
@@ -135,22 +136,30 @@ def write_tokens(
     digest, count, stream = hashlib.sha256(), 0, iter(ids)
     with atomic_write(path) as file:
         while block := list(islice(stream, 2**16)):
-            array = np.array(block, dtype=np.int64)
-            if array.min() < 0 or array.max() >= vocab_size:
-                bad = int(array[(array < 0) | (array >= vocab_size)][0])
-                raise ValueError(
-                    f"token id {bad} is outside the vocabulary [0, {vocab_size}); was another tokenizer used?"
-                )
-            data = array.astype(kind).tobytes()
+            data = _checked_ids(block, vocab_size).astype(kind).tobytes()
             digest.update(data)
             file.write(data)
             count += len(block)
-    manifest = {
-        "format": TOKEN_FORMAT, "dtype": kind.name, "num_tokens": count, "vocab_size": vocab_size,
-        "sha256": digest.hexdigest(), **facts,
-    }  # fmt: skip
-    write_json(_manifest_path(path), manifest)
+        if count == 0:
+            raise ValueError(f"there are no tokens to write to {os.fspath(path)}; is the corpus empty?")
+        file.flush()
+        os.fsync(file.fileno())  # a full disk shows here, while the former pair of files still stands
+        manifest = {
+            "format": TOKEN_FORMAT, "dtype": kind.name, "num_tokens": count, "vocab_size": vocab_size,
+            "sha256": digest.hexdigest(), **facts,
+        }  # fmt: skip
+        write_json(_manifest_path(path), manifest)
     return manifest
+
+
+def _checked_ids(block: list[int], vocab_size: int) -> npt.NDArray[Any]:
+    array = np.array(block)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"token ids are whole numbers; got {array.dtype} such as {block[0]!r}")
+    if array.min() < 0 or array.max() >= vocab_size:
+        bad = int(array[(array < 0) | (array >= vocab_size)][0])
+        raise ValueError(f"token id {bad} is outside the vocabulary [0, {vocab_size}); was another tokenizer used?")
+    return array
 
 
 def encode_file(
@@ -160,10 +169,9 @@ def encode_file(
     counts = {"documents": 0, "text_bytes": 0}
 
     def pieces() -> Iterator[str]:
-        with open(text_path, encoding="utf-8", newline="") as file:
-            while piece := file.read(2**16):
-                counts["text_bytes"] += len(piece.encode("utf-8"))
-                yield piece
+        for piece in read_text(text_path):
+            counts["text_bytes"] += len(piece.encode("utf-8"))
+            yield piece
 
     def ids() -> Iterator[int]:
         end = tokenizer.special_id(END_OF_TEXT)

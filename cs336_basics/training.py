@@ -177,6 +177,8 @@ class _Trainer:
         return open_tokens(path)
 
     def _resume(self) -> None:
+        for half_written in self.run.path.rglob(".*.partial"):  # left by a kill; we hold the lock
+            half_written.unlink()
         newest = latest_checkpoint(self.run.path)
         if newest is not None:
             state = self.strategy.load(self.module, self.optimizer, newest)
