@@ -29,6 +29,8 @@ TINY = StoryConfig(
     places=("garden", "barn"),
     groups=(ThingGroup(adjectives=("old",), feelings=("hungry",), singular=("pear",), plural=("buns",)),),
     openings=("Once",),
+    manners=("",),
+    closings=("It was late",),
     num_things=1,
     together_weight=0,
     apart_weight=1,
@@ -38,7 +40,15 @@ TINY = StoryConfig(
     max_events=2,
 )
 TALKATIVE = dataclasses.replace(
-    TINY, together_weight=1, apart_weight=0, boys=("Tom", "Ben"), girls=(), max_events=1, openings=("Once", "Today")
+    TINY,
+    together_weight=1,
+    apart_weight=0,
+    boys=("Tom", "Ben"),
+    girls=(),
+    max_events=1,
+    openings=("Once", "Today"),
+    manners=("", "at once"),
+    closings=("It was late", "It was late and dark"),
 )
 
 
@@ -166,12 +176,13 @@ def test_wrong_state_has_probability_zero():
 
 PERSON = r"([A-Z][a-z]+)"
 THING = r"the ([a-z]+ [a-z]+)"
+BE = r"(?:is|are|was|were)"
 UNITS = [
     ("pair", rf"(?:[A-Z][a-z ]+, )?{PERSON} and {PERSON} were in the (\w+)\."),
-    ("is_at", rf"(?:[A-Z][a-z ]+, |Their friend )?{PERSON} was in the (\w+)\."),
-    ("lies", r"There (?:was an?|were some) ([a-z]+ [a-z]+) in the (\w+)\."),
-    ("pair", rf"{PERSON} and {PERSON} went to the (\w+)\."),
-    ("goes", rf"{PERSON} went to the (\w+)\."),
+    ("is_at", rf"(?:[A-Z][a-z ]+, |Their friend ){PERSON} was in the (\w+)\."),
+    ("lies", r"(?:Meanwhile,|And) (?:an?|some) ([a-z]+ [a-z]+) (?:was|were) in the (\w+)\."),
+    ("pair", rf"{PERSON} and {PERSON} went to the (\w+)(?: [a-z ]+)?\."),
+    ("goes", rf"{PERSON} went to the (\w+)(?: [a-z ]+)?\."),
     ("wants", rf"{PERSON} was (\w+) and wanted {THING}\."),
     ("takes", rf"{PERSON} took {THING}(?: because s?he was \w+)?\."),
     ("puts", rf"{PERSON} put down {THING}\."),
@@ -179,22 +190,26 @@ UNITS = [
     ("gives", rf"{PERSON} gave {THING} to {PERSON}(?: because s?he was \w+)?\."),
     (
         "goes",
-        rf"{PERSON} looked for the [a-z]+ [a-z]+\. (?:She|He) found (?:it|them) in the (\w+)(?: with [A-Z]\w+)?\.",
+        rf"{PERSON} looked for the [a-z]+ [a-z]+\. (?:She|He) found (?:it|them)(?: with [A-Z]\w+)? in the (\w+)\.",
     ),
     ("goes", rf"{PERSON} looked for [A-Z]\w+\. (?:She|He) found (?:her|him) in the (\w+)\."),
-    ("thing_asked", r"Where (?:was|were) the [a-z ]+\? (?:It was|They were) in the \w+(?: with [A-Z]\w+)?\."),
-    ("asked", rf"Where was {PERSON}\? (?:She|He) was in the \w+\."),
-    ("thing_asked", r"Who had the [a-z ]+\? \w+ had (?:it|them)\."),
-    ("asked", rf"Why did {PERSON} want the [a-z ]+\? (?:She|He) was \w+\."),
+    ("thing_told", rf"(?:Now the|The) [a-z ]+ {BE}(?: with [A-Z]\w+)? in the \w+\."),
+    ("told", rf"Now {PERSON} was in the \w+\."),
+    ("all_told", r"In the end(?:(?:,| and) [A-Z]\w+ was in the \w+)+\."),
+    ("thing_told", r"Who had the [a-z ]+\? \w+ had (?:it|them)\."),
+    ("told", rf"Why did {PERSON} want the [a-z ]+\? (?:She|He) was \w+\."),
     ("said", rf'"[^"]*" asked \w+\. "[^"]*" said {PERSON}\.'),
+    ("is_at", rf"{PERSON} was in the (\w+)\."),  # the second person of the opening
 ]
+TOLD_OR_FOUND = rf"(?:{THING} {BE}|looked for {THING}\. (?:She|He) found (?:it|them))"
 QUERIES = [
-    ("why_want", rf"{PERSON} (?:took) {THING} because s?he was$"),
+    ("why_want", rf"{PERSON} took {THING} because s?he was$"),
     ("why_of", rf"gave {THING} to {PERSON} because s?he was$"),
-    ("here", rf"{PERSON} left {THING} in the$"),
-    ("holder", rf'(?:for|Where (?:was|were|is|are)) {THING}[.?](?:" asked \w+\.)?[^.?]* in the \w+ with$'),
-    ("place_of", rf'(?:for|Where (?:was|were|is|are)) {THING}[.?](?:" asked \w+\.)?[^.?]* in the$'),
-    ("where", rf'(?:for|Where (?:was|is)) {PERSON}[.?](?:" asked \w+\.)?[^.?]* in the$'),
+    ("where", rf"{PERSON} left {THING} in the$"),
+    ("holder", rf"(?i:{TOLD_OR_FOUND}) with$"),
+    ("place_of", rf"(?i:{TOLD_OR_FOUND})(?: with [A-Z]\w+)? in the$"),
+    ("where", rf"looked for {PERSON}\. (?:She|He) found (?:her|him) in the$"),
+    ("where", rf"{PERSON} (?:is|was) in the$"),
     ("holder", rf"Who had {THING}\?$"),
     ("holder", rf'Who has {THING}\?" asked \w+\. "(?:I have (?:it|them)," said|(?:It is|They are) with)$'),
     ("why_want", rf"Why did {PERSON} want {THING}\? (?:She|He) was$"),
@@ -227,17 +242,17 @@ def solve(prompt):
             del holder[words[1]]
         elif action == "gives":
             holder[words[1]] = words[2]
-        if action in ("goes", "wants", "takes", "puts", "gives", "asked", "said"):
+        if action in ("goes", "wants", "takes", "puts", "gives", "told", "said"):
             subject = words[0]
     for query, pattern in QUERIES:
         match = re.search(pattern, prompt[position:])
         if match:
-            words = [subject if word in ("She", "He") else word for word in match.groups()]
+            words = [subject if word in ("She", "He") else word for word in match.groups() if word]
             if query == "why_of":
                 return feeling[words[1]]
             if query == "why_want":
                 return feeling[words[0]]
-            if query in ("here", "where"):
+            if query == "where":
                 return where[words[0]]
             if query == "holder":
                 return holder.get(words[0], "Nobody")
