@@ -1,9 +1,10 @@
 """Cloze questions: the beginning of a story up to a word that follows from its state.
 
 The prompts are prefixes of freshly drawn stories, so a model trained on the corpus meets nothing new; each comes with
-four candidates of one kind (places, names or feelings), of which chance finds 1/4. Wrong candidates come first from
-the same story, so that recognising the mentioned words is not enough; only if the story has too few of them are they
-drawn from the vocabulary. A model answers by the candidate with the highest probability after the prompt.
+four candidates of one kind (places, feelings, or names and sometimes "Nobody"), of which chance finds 1/4. Wrong
+candidates come first from the same story, so that recognising the mentioned words is not enough; only if the story has
+too few of them are they drawn from the vocabulary. A model answers by the candidate with the highest probability after
+the prompt.
 
 Read next: `story_events.py`, where `answer` marks the words asked for.
 """

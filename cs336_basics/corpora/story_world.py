@@ -1,9 +1,10 @@
 """The world of a story: who is where, who holds what, who wants what and why; and who tells it.
 
 A `Narrator` receives every decision as a list of option texts with whole-number weights; the option it takes becomes
-part of the text. Sampling a story, scoring one and enumerating all differ in the narrator only (see `stories.py`).
+part of the text. Sampling a story, scoring one and enumerating all differ in the narrator only (see
+`story_narrators.py`).
 
-Left out: what people know; they answer as the narrator would. Read next: `story_grammar.py`.
+Left out: what people know; they answer as the narrator would. Read next: `story_events.py`.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ class World:
         return person.capital_she if person is self.focus else person.name
 
     def choose_place(self, special: dict[str, int], *, manners: Sequence[str] = ()) -> str:
-        """Choose and emit a place, one of the manners if there are any, and the full stop.
+        """Choose and emit a place, one of the manners if any are given (each as likely), and the full stop.
 
         `special` overrides the weight of some places.
         """
