@@ -280,6 +280,8 @@ def test_cloze_questions():
         assert question.answer in question.candidates
         assert all(re.fullmatch(r" [A-Za-z]+", candidate) for candidate in question.candidates)
         assert not question.prompt.endswith(" ")
+        mentioned = [word for word in question.candidates if re.search(rf"{word}\b", question.prompt)]
+        assert len(mentioned) >= 2 or " Nobody" in question.candidates
         by_kind.setdefault(question.kind, []).append(question)
     assert {kind: len(group) for kind, group in by_kind.items()} == dict.fromkeys(by_kind, 100)
     assert len(by_kind) == 5
@@ -296,7 +298,8 @@ def test_cloze_questions_need_the_state():
 
     last = score(lambda question: max(question.candidates, key=question.prompt.rfind))
     most = score(lambda question: max(question.candidates, key=question.prompt.count))
-    assert last < 0.7 and most < 0.7
+    first = score(lambda question: min(question.candidates, key=f"{question.prompt}{question.candidates}".find))
+    assert last < 0.6 and most < 0.6 and first < 0.6
 
 
 def test_cloze_errors():
