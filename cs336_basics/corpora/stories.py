@@ -5,12 +5,13 @@ Every story is drawn from the grammar of `story_grammar.py`, which knows the exa
 
     floor in nats per token = nats / tokens          floor in bits per byte = nats / (ln 2 * bytes)
 
-About half of the sentences are lookups that only a reader who tracks the state of the world can predict, so the
-distance of a model from the floor shows how much of agreement, reference and state it has learnt.
+The lookups among the events ("Now Mia was in the garden.") and the summing-up of every story ("In the end, Mia was in
+...") can be predicted only by a reader who tracks the state of the world, so the distance of a model from the floor
+shows how much of agreement, reference and state it has learnt.
 
 Left out: the variety of real text; see `download.py` and `stdlib_source.py`. Read next: `story_vocabulary.py` (the
-words), `story_world.py` (the state), `story_events.py` (the sentences), `story_grammar.py` and `story_narrators.py`
-(the probabilities), `story_cloze.py` (the questions).
+words), `story_world.py` (the state), `story_events.py` (the sentences), `story_grammar.py` (the story as a whole),
+`story_narrators.py` (the probabilities), `story_cloze.py` (the questions).
 """
 
 from __future__ import annotations
@@ -100,8 +101,7 @@ def write_stories(
 
     Returns:
         The manifest: the request, and per split `documents`, `bytes` (UTF-8, without end-of-text tokens), `nats` (sum
-        of
-        -log p), `expected_nats` (sum of the entropies of the choices met), `sha256` (of the file), `removed`
+        of -log p), `expected_nats` (sum of the entropies of the choices met), `sha256` (of the file), `removed`
         (documents).
 
     Raises:

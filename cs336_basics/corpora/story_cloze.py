@@ -1,9 +1,10 @@
 """Cloze questions: the beginning of a story up to a word that follows from its state.
 
 The prompts are prefixes of freshly drawn stories, so a model trained on the corpus meets nothing new; each comes with
-four candidates of one kind (places, names or feelings), of which chance finds 1/4. Wrong candidates come first from
-the same story, so that recognising the mentioned words is not enough; only if the story has too few of them are they
-drawn from the vocabulary. A model answers by the candidate with the highest probability after the prompt.
+four candidates of one kind (places, feelings, or names and sometimes "Nobody"), of which chance finds 1/4. Wrong
+candidates come first from the same story, at least one of them always, so that recognising the mentioned words is not
+enough; only if the story has too few are they drawn from the vocabulary. A model answers by the candidate with the
+highest probability after the prompt.
 
 Read next: `story_events.py`, where `answer` marks the words asked for.
 """
@@ -41,8 +42,8 @@ def cloze_questions(rng: random.Random, *, count: int, config: StoryConfig = DEF
         config: words and weights; give the training stories' own.
 
     Raises:
-        ValueError: count < 1, or a kind never comes up (its families have weight 0, or the words do not suffice for
-            four candidates).
+        ValueError: count < 1, or too few words for four candidates, or a kind never comes up with a second word of
+            its kind mentioned (its families have weight 0, or the stories are too short).
     """
     if count < 1:
         raise ValueError(f"count must be at least 1; got {count}")
@@ -56,7 +57,7 @@ def _draw_question(rng: random.Random, kind: str, config: StoryConfig) -> ClozeQ
     """Draw stories until one has an answer of this kind; take one of them."""
     for _ in range(10_000):
         story = generate_story(rng, config=config)
-        answers = [answer for answer in story.answers if answer.kind == kind]
+        answers = [answer for answer in story.answers if answer.kind == kind and _mentioned(story, answer, config)]
         if answers:
             return _question(rng, story, answers[_below(rng, len(answers))], config)
     raise ValueError(f"no {kind!r} lookup in 10,000 stories; give its families a weight above 0 in EventWeights")
@@ -65,12 +66,18 @@ def _draw_question(rng: random.Random, kind: str, config: StoryConfig) -> ClozeQ
 def _question(rng: random.Random, story: Story, answer: Answer, config: StoryConfig) -> ClozeQuestion:
     """Cut the story before the answer and choose the wrong candidates."""
     prompt, word = story.text[: answer.position], answer.text.strip()
-    vocabulary = _vocabulary(answer.kind, prompt, config)
-    spoken = {"Nobody", *re.findall(r"[A-Za-z]+", prompt)}
-    near = _shuffled(rng, [other for other in vocabulary if other in spoken and other != word])
-    far = _shuffled(rng, [other for other in vocabulary if other not in spoken and other != word])
+    mentioned = _mentioned(story, answer, config)
+    unmentioned = [other for other in _vocabulary(answer.kind, prompt, config) if other not in (word, *mentioned)]
+    near, far = _shuffled(rng, mentioned), _shuffled(rng, unmentioned)
     candidates = _shuffled(rng, [word, *(near + far)[: NUM_CANDIDATES - 1]])
     return ClozeQuestion(prompt, answer.text, tuple(f" {candidate}" for candidate in candidates), answer.kind)
+
+
+def _mentioned(story: Story, answer: Answer, config: StoryConfig) -> list[str]:
+    """Return the wrong candidates that the story has mentioned; without any, a reader could answer by copying."""
+    prompt, word = story.text[: answer.position], answer.text.strip()
+    spoken = {"Nobody", *re.findall(r"[A-Za-z]+", prompt)}
+    return [other for other in _vocabulary(answer.kind, prompt, config) if other in spoken and other != word]
 
 
 def _vocabulary(kind: str, prompt: str, config: StoryConfig) -> tuple[str, ...]:

@@ -4,7 +4,10 @@ A family is a generator of options `(text, effect, arguments)`. The text runs up
 the effect then tells the rest and updates the world. Two sorts of families:
 
 - state changes (go, take, put down, give, want): each tells something that could not have been known;
-- lookups (where is, who has, why): the answer, marked with `narrator.answer`, follows from the state and costs no nats.
+- lookups (where something was, who had it, why): the answer, marked with `narrator.answer`, follows from the state and
+  costs no nats. Facts and lookups share a form, "Mia was in the garden", so that what a model learns of one serves for
+  the other; only "Now" tells them apart. Of a carried thing the holder comes first, then the place: each word then
+  needs one step, from the thing to its holder and from the holder to the place.
 
 To keep texts unambiguous every option of one moment must differ from every other one before either ends; "Mia took the
 ball." and "Mia took the ball because" do, "I am hungry" said by either of two people would not (hence "Tom, why do you
@@ -27,7 +30,7 @@ ANSWER_KINDS = ("where_thing", "where_carried", "who_holds", "where_person", "wh
 
 
 def go(world: World) -> Iterator[Option]:
-    """Mia went to the garden."""
+    """Mia went to the garden. Or, with one of the manners: Mia went to the garden slowly."""
     for person in world.people:
         if person is not world.walker and not world.tempted(person):
             yield f" {person.name} went to the", _went, (person,)
@@ -44,7 +47,7 @@ def _went(world: World, person: Person) -> None:
 
 
 def go_together(world: World) -> Iterator[Option]:
-    """Mia and Tom went to the garden."""
+    """Mia and Tom went to the garden (slowly)."""
     free = [person for person in world.people if person is not world.walker and not world.tempted(person)]
     for first, second in itertools.combinations(free, 2):
         if first.place == second.place:
@@ -110,7 +113,7 @@ def _put(world: World, person: Person, thing: Thing) -> None:
 
 
 def leave(world: World) -> Iterator[Option]:
-    """Mia left the red ball in the garden."""
+    """Mia left the red ball in the garden (a state change, but the place was known)."""
     for holder, thing in _held(world):
         yield f" {world.name(holder)} left the {thing.text} in the", _left, (holder, thing)
 
@@ -177,7 +180,7 @@ def _gave_because(world: World, giver: Person, other: Person, thing: Thing) -> N
 
 
 def find_thing(world: World) -> Iterator[Option]:
-    """Tom looked for the red ball. He found it in the garden."""
+    """Tom looked for the red ball. He found it in the garden. If it is held: He found it with Mia in the garden."""
     for person in world.people:
         if not world.tempted(person):
             things = [thing for thing in world.things if thing.place != person.place and thing not in world.recent]
@@ -197,7 +200,7 @@ def _found_thing(world: World, person: Person, things: list[Thing]) -> None:
 
 
 def tell_place(world: World, thing: Thing) -> None:
-    """Say with whom a thing is, if it is held, and where."""
+    """Continue with " in the garden" or, if the thing is held, " with Mia in the garden"."""
     if thing.holder is None:
         world.narrator.say(" in the")
         world.narrator.answer(f" {thing.place}", "where_thing")
@@ -230,11 +233,11 @@ def _found_person(world: World, person: Person, other: Person) -> None:
     _keep_focus(world, person, other)
 
 
-# Lookups that the narrator asks.
+# Lookups by the narrator.
 
 
 def where_thing(world: World) -> Iterator[Option]:
-    """Now the red ball was in the garden."""
+    """Now the red ball was in the garden. Of several things: Now the socks were in the shed."""
     for thing in world.things:
         if thing.holder is None and thing not in world.recent:
             yield f" Now {the_thing(thing, 'was', 'were')}", _was_somewhere, (thing,)
@@ -248,7 +251,7 @@ def where_carried(world: World) -> Iterator[Option]:
 
 
 def the_thing(thing: Thing, singular: str, plural: str, *, capital: bool = False) -> str:
-    """The thing and a verb that agrees with it."""
+    """Return the thing and the verb that agrees with it, such as "the red ball was"."""
     return f"{'The' if capital else 'the'} {thing.text} {plural if thing.plural else singular}"
 
 
@@ -310,13 +313,13 @@ def _wanted_because(world: World, person: Person) -> None:
 
 
 def ask_where_thing(world: World) -> Iterator[Option]:
-    """ "Where is the red ball?" asked Tom. "The red ball is in the garden," said Mia."""
+    """ "Where is the red ball?" asked Tom. "The red ball is (with Ann) in the garden," said Mia."""
     for asker in world.people:
         if world.companions(asker):
             for thing in world.things:
                 if thing.place != asker.place and thing not in world.recent:
-                    are, the_ball_is = "are" if thing.plural else "is", the_thing(thing, "is", "are", capital=True)
-                    text = f' "Where {are} the {thing.text}?" asked {asker.name}. "{the_ball_is}'
+                    are, reply = "are" if thing.plural else "is", the_thing(thing, "is", "are", capital=True)
+                    text = f' "Where {are} the {thing.text}?" asked {asker.name}. "{reply}'
                     yield text, _replied_place, (asker, thing)
 
 

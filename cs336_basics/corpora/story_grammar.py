@@ -5,8 +5,16 @@ option text is a prefix of another one of the same choice, therefore a text has 
 
     log p(text) = sum over choices of log(weight of the option chosen / sum of the weights)
 
-exactly. After the opening each sentence is drawn from those possible in the current world (`story_events.py`): first a
-family by its weight, evenly among the family's sentences. Read next: `stories.py`.
+exactly. A story has four parts:
+
+    opening      One day, Mia was in the barn. Tom was in the park. Meanwhile, a red ball was in the park. And some ...
+    events       drawn from those possible in the current world (`story_events.py`): first a family by its weight,
+                 evenly among the family's sentences
+    summing-up   In the end, Mia was in the barn and Tom was in the park. The red ball was with Mia in the barn. ...
+    closing      It was a good day.
+
+The summing-up follows from the state, so it costs no nats, but a model has to know the whole state to write it. Read
+next: `story_narrators.py`.
 """
 
 from __future__ import annotations
@@ -27,7 +35,7 @@ Family = Callable[[World], Iterator[Option]]
 
 
 def tell(narrator: Narrator, config: StoryConfig) -> int:
-    """Tell one story; return its number of events.
+    """Tell one story; return its number of events (the opening, the wants at the start and the end are none).
 
     The text ends with a line feed, which occurs nowhere else, so that what follows a story is certain.
     """
@@ -54,7 +62,7 @@ def _say_two(narrator: Narrator, texts: Sequence[str]) -> None:
 
 
 def _sum_up(world: World) -> None:
-    """Say where everybody and everything was in the end; "In the end" has been said."""
+    """Say where everybody and everything was, in the order of their introduction; "In the end" has been said."""
     for number, person in enumerate(world.people):
         world.narrator.say(f"{' and' if number else ','} {person.name} was in the")
         world.narrator.answer(f" {person.place}", "where_person")
@@ -76,7 +84,7 @@ def _families(weights: EventWeights) -> list[tuple[int, Family]]:
 def _happen(
     world: World, families: Sequence[tuple[int, Family]], *, may_end: bool = False, must_end: bool = False
 ) -> bool:
-    """Let one sentence of the families happen; False when the story ended instead."""
+    """Let one sentence of the families happen; False when "In the end" came instead, by chance or because it must."""
     if must_end:
         world.narrator.say(ENDING)
         return False
@@ -136,7 +144,7 @@ def _new_person_somewhere(world: World) -> None:
 
 
 def _introduce_things(world: World) -> None:
-    """Say what lies where; the first "Meanwhile," has been said."""
+    """Say what lies where ("Meanwhile, a red ball was in the park. And some ..."); "Meanwhile," has been said."""
     texts, kinds = world.config.introductions
     weights = [1] * len(texts)
     for count in range(world.config.num_things):

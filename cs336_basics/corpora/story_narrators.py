@@ -6,7 +6,7 @@ meet,
     log p(text) = sum of log(weight of the option chosen / sum of the weights)
 
 The writer also adds up each choice's entropy, given what came before. By the chain rule both sums have the same
-expectation, the entropy of a story; the second varies less from story to story. Read next: `stories.py`.
+expectation, the entropy of a story; the second varies less from story to story. Read next: `story_cloze.py`.
 """
 
 from __future__ import annotations
@@ -38,9 +38,7 @@ class Story:
 
     text: str
     log_probability: float  # nats, <= 0
-    entropy: (
-        float  # nats: the sum of the entropies of the choices met; same expectation as -log_probability, less noise
-    )
+    entropy: float  # nats, summed over the choices met; same expectation as -log_probability, less noise
     num_events: int
     answers: tuple[Answer, ...]
 

@@ -1,11 +1,13 @@
 """The words and weights of the story corpus: who, what, where, why, and how often each kind of sentence comes.
 
-A `StoryConfig` fixes a probability distribution over texts completely: the grammar in `story_world.py` reads nothing
+A `StoryConfig` fixes a probability distribution over texts completely: the grammar in `story_grammar.py` reads nothing
 else. All weights are whole numbers, so that every probability is a ratio of integers and the same on every machine.
 
-Groups tie things to adjectives and feelings: an apple can be sweet but not woollen, and one wants it because one is
+Groups tie things to adjectives and feelings: an apple can be sweet but not soft, and one wants it because one is
 hungry, thirsty or sad. Each group allows several feelings, so the noun alone does not give away why someone wants a
 thing.
+
+Manners ("slowly") and closings ("It was late") mean nothing to the state: they vary the text at a known price in nats.
 
 Left out: mass nouns ("some milk"), places that need another preposition than "in the". Read next: `story_world.py`.
 """
@@ -73,9 +75,9 @@ class StoryConfig:
     """Everything that fixes the distribution of stories; hashable, so that tables derived from it are built once.
 
     Raises:
-        ValueError: a word that is not plain ASCII letters, a word used twice, a name or a thing that is a prefix of
-            another (the text would no longer tell which was meant), too few names or places, a count or weight out of
-            range.
+        ValueError: a word that is not plain ASCII letters, a word used twice, a name or a place that is a prefix of
+            another (the text would no longer tell which was meant), a name that means something else, a group without
+            adjectives, feelings or nouns, too few names or places, a count or weight out of range.
     """
 
     girls: tuple[str, ...]
@@ -86,13 +88,15 @@ class StoryConfig:
         *("One day", "One morning", "One evening", "Once", "Long ago", "Last summer", "Last week", "On a sunny day"),
         *("On a rainy day", "On a windy day", "At noon", "At dawn"),
     )
-    weathers: tuple[str, ...] = (
+    weathers: tuple[str, ...] = (  # two of them stand before the events
         *("It was warm", "It was cold", "The sky was blue", "The sky was grey", "The sun shone", "A bird sang"),
         *("The wind blew", "A dog barked", "Bells rang", "Snow fell", "Leaves fell", "All was quiet"),
     )
+    # How somebody went, took or put down; "" stands for no word. Each as likely.
     manners: tuple[str, ...] = ("", "slowly", "quickly", "happily", "quietly", "early", "again", "singing", "at once")
+    # What the narrator adds to a reminder.
     asides: tuple[str, ...] = ("", "of course", "as before", "I think", "you see", "they say", "if I remember")
-    closings: tuple[str, ...] = (
+    closings: tuple[str, ...] = (  # two of them end a story
         *("It was a good day", "Soon it was dark", "Then everybody slept", "Everybody was happy", "Nobody was sad"),
         *("The sun went down", "The stars came out", "That was all", "It was late", "Then it rained"),
     )
@@ -146,8 +150,11 @@ class StoryConfig:
         return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
 
+_RESERVED = frozenset(("He", "She", "Nobody"))
+
+
 def _check_words(config: StoryConfig) -> None:
-    """Names are capitalised, other words lower case, none occurs twice, and none of a kind is a prefix of another."""
+    """Names, openings and closings are capitalised, other words are not; none occurs twice or could be misread."""
     nouns = tuple(noun for group in config.groups for noun in group.singular + group.plural)
     adjectives = tuple(dict.fromkeys(word for group in config.groups for word in group.adjectives))
     for field, words, pattern in (
@@ -158,6 +165,8 @@ def _check_words(config: StoryConfig) -> None:
         ("groups (feelings)", config.feelings, r"[a-z]+"),
         ("openings", config.openings, r"[A-Z][a-z]+( [a-z]+)*"),
         ("weathers", config.weathers, r"[A-Z][a-z]*( [a-z]+)*"),
+        ("manners", config.manners, r"([a-z]+( [a-z]+)*)?"),
+        ("asides", config.asides, r"([A-Za-z]+( [A-Za-z]+)*)?"),
         ("closings", config.closings, r"[A-Z][a-z]+( [a-z]+)*"),
     ):
         if not words:
@@ -167,10 +176,17 @@ def _check_words(config: StoryConfig) -> None:
                 raise ValueError(f"StoryConfig.{field}: {word!r} does not match {pattern}; use plain ASCII words")
         ordered = sorted(words)
         for first, second in zip(ordered, ordered[1:], strict=False):
-            if second.startswith(first) and (first == second or field in ("girls and boys", "places")):
+            if second.startswith(first) and (first == second or field in ("girls and boys", "places", "groups (things)")):
                 raise ValueError(
                     f"StoryConfig.{field}: {first!r} begins or repeats {second!r}; the text would be ambiguous"
                 )
+    reserved = sorted(_RESERVED.intersection(config.names))
+    if reserved:
+        raise ValueError(f"StoryConfig.girls and boys: {reserved} have a meaning of their own; choose other names")
+    for group in config.groups:
+        for words in (group.adjectives, group.feelings, group.singular + group.plural):
+            if not words or len(set(words)) < len(words):
+                raise ValueError(f"StoryConfig.groups: a group needs words of each kind, each once; got {words}")
     classes = (config.names, config.places, nouns, adjectives, config.feelings)
     everything = [word for words in classes for word in words]
     shared = sorted({word for word in everything if everything.count(word) > 1})
@@ -234,7 +250,7 @@ DEFAULT = StoryConfig(
             adjectives=("red", "blue", "green", "yellow", "orange", "new"),
             feelings=("bored", "lonely", "sad"),
             singular=("ball", "kite", "drum", "puppet", "robot", "train"),
-            plural=("marbles", "blocks", "balloons"),
+            plural=("marbles", "blocks", "puzzles"),
         ),
         ThingGroup(
             adjectives=("big", "small", "bright", "old"),

@@ -1,9 +1,10 @@
 """The world of a story: who is where, who holds what, who wants what and why; and who tells it.
 
 A `Narrator` receives every decision as a list of option texts with whole-number weights; the option it takes becomes
-part of the text. Sampling a story, scoring one and enumerating all differ in the narrator only (see `stories.py`).
+part of the text. Sampling a story, scoring one and enumerating all differ in the narrator only (see
+`story_narrators.py`).
 
-Left out: what people know; they answer as the narrator would. Read next: `story_grammar.py`.
+Left out: what people know; they answer as the narrator would. Read next: `story_events.py`.
 """
 
 from __future__ import annotations

@@ -29,6 +29,10 @@ TINY = StoryConfig(
     places=("garden", "barn"),
     groups=(ThingGroup(adjectives=("old",), feelings=("hungry",), singular=("pear",), plural=("buns",)),),
     openings=("Once",),
+    weathers=("It rained", "Snow fell"),
+    manners=("",),
+    asides=("",),
+    closings=("It was late", "All slept"),
     num_things=1,
     together_weight=0,
     apart_weight=1,
@@ -38,7 +42,17 @@ TINY = StoryConfig(
     max_events=2,
 )
 TALKATIVE = dataclasses.replace(
-    TINY, together_weight=1, apart_weight=0, boys=("Tom", "Ben"), girls=(), max_events=1, openings=("Once", "Today")
+    TINY,
+    together_weight=1,
+    apart_weight=0,
+    boys=("Tom", "Ben"),
+    girls=(),
+    max_events=1,
+    openings=("Once", "Today"),
+    weathers=("It rained", "Snow fell"),
+    manners=("", "at once"),
+    asides=("",),
+    closings=("It was late", "It was late and dark"),
 )
 
 
@@ -166,35 +180,41 @@ def test_wrong_state_has_probability_zero():
 
 PERSON = r"([A-Z][a-z]+)"
 THING = r"the ([a-z]+ [a-z]+)"
+BE = r"(?:is|are|was|were)"
 UNITS = [
     ("pair", rf"(?:[A-Z][a-z ]+, )?{PERSON} and {PERSON} were in the (\w+)\."),
-    ("is_at", rf"(?:[A-Z][a-z ]+, |Their friend )?{PERSON} was in the (\w+)\."),
-    ("lies", r"There (?:was an?|were some) ([a-z]+ [a-z]+) in the (\w+)\."),
-    ("pair", rf"{PERSON} and {PERSON} went to the (\w+)\."),
-    ("goes", rf"{PERSON} went to the (\w+)\."),
+    ("is_at", rf"(?:[A-Z][a-z ]+, |Their friend ){PERSON} was in the (\w+)\."),
+    ("lies", r"(?:Meanwhile,|And) (?:an?|some) ([a-z]+ [a-z]+) (?:was|were) in the (\w+)\."),
+    ("pair", rf"{PERSON} and {PERSON} went to the (\w+)(?: [a-z ]+)?\."),
+    ("goes", rf"{PERSON} went to the (\w+)(?: [a-z ]+)?\."),
     ("wants", rf"{PERSON} was (\w+) and wanted {THING}\."),
-    ("takes", rf"{PERSON} took {THING}(?: because s?he was \w+)?\."),
-    ("puts", rf"{PERSON} put down {THING}\."),
+    ("takes", rf"{PERSON} took {THING}(?: [a-z ]+)?\."),
+    ("puts", rf"{PERSON} put down {THING}(?: [a-z ]+)?\."),
     ("puts", rf"{PERSON} left {THING} in the \w+\."),
     ("gives", rf"{PERSON} gave {THING} to {PERSON}(?: because s?he was \w+)?\."),
     (
         "goes",
-        rf"{PERSON} looked for the [a-z]+ [a-z]+\. (?:She|He) found (?:it|them) in the (\w+)(?: with [A-Z]\w+)?\.",
+        rf"{PERSON} looked for the [a-z]+ [a-z]+\. (?:She|He) found (?:it|them)(?: with [A-Z]\w+)? in the (\w+)\.",
     ),
     ("goes", rf"{PERSON} looked for [A-Z]\w+\. (?:She|He) found (?:her|him) in the (\w+)\."),
-    ("thing_asked", r"Where (?:was|were) the [a-z ]+\? (?:It was|They were) in the \w+(?: with [A-Z]\w+)?\."),
-    ("asked", rf"Where was {PERSON}\? (?:She|He) was in the \w+\."),
-    ("thing_asked", r"Who had the [a-z ]+\? \w+ had (?:it|them)\."),
-    ("asked", rf"Why did {PERSON} want the [a-z ]+\? (?:She|He) was \w+\."),
+    ("thing_told", rf"(?:Now the|The) [a-z ]+ {BE}(?: with [A-Z]\w+)? in the \w+(?:, [A-Za-z ]+)?\."),
+    ("told", rf"Now {PERSON} was in the \w+(?:, [A-Za-z ]+)?\."),
+    ("all_told", r"In the end(?:(?:,| and) [A-Z]\w+ was in the \w+)+\."),
+    ("thing_told", r"Who had the [a-z ]+\? \w+ had (?:it|them)(?:, [A-Za-z ]+)?\."),
+    ("told", rf"Why did {PERSON} want the [a-z ]+\? (?:She|He) was \w+(?:, [A-Za-z ]+)?\."),
     ("said", rf'"[^"]*" asked \w+\. "[^"]*" said {PERSON}\.'),
+    ("weather", "(?:" + "|".join(DEFAULT.weathers) + r")\."),
+    ("is_at", rf"{PERSON} was in the (\w+)\."),  # the second person of the opening
 ]
+TOLD_OR_FOUND = rf"(?:{THING} {BE}|looked for {THING}\. (?:She|He) found (?:it|them))"
 QUERIES = [
-    ("why_want", rf"{PERSON} (?:took) {THING} because s?he was$"),
+    ("why_want", rf"{PERSON} took {THING} because s?he was$"),
     ("why_of", rf"gave {THING} to {PERSON} because s?he was$"),
-    ("here", rf"{PERSON} left {THING} in the$"),
-    ("holder", rf'(?:for|Where (?:was|were|is|are)) {THING}[.?](?:" asked \w+\.)?[^.?]* in the \w+ with$'),
-    ("place_of", rf'(?:for|Where (?:was|were|is|are)) {THING}[.?](?:" asked \w+\.)?[^.?]* in the$'),
-    ("where", rf'(?:for|Where (?:was|is)) {PERSON}[.?](?:" asked \w+\.)?[^.?]* in the$'),
+    ("where", rf"{PERSON} left {THING} in the$"),
+    ("holder", rf"(?i:{TOLD_OR_FOUND}) with$"),
+    ("place_of", rf"(?i:{TOLD_OR_FOUND})(?: with [A-Z]\w+)? in the$"),
+    ("where", rf"looked for {PERSON}\. (?:She|He) found (?:her|him) in the$"),
+    ("where", rf"{PERSON} (?:is|was) in the$"),
     ("holder", rf"Who had {THING}\?$"),
     ("holder", rf'Who has {THING}\?" asked \w+\. "(?:I have (?:it|them)," said|(?:It is|They are) with)$'),
     ("why_want", rf"Why did {PERSON} want {THING}\? (?:She|He) was$"),
@@ -227,17 +247,17 @@ def solve(prompt):
             del holder[words[1]]
         elif action == "gives":
             holder[words[1]] = words[2]
-        if action in ("goes", "wants", "takes", "puts", "gives", "asked", "said"):
+        if action in ("goes", "wants", "takes", "puts", "gives", "told", "said"):
             subject = words[0]
     for query, pattern in QUERIES:
         match = re.search(pattern, prompt[position:])
         if match:
-            words = [subject if word in ("She", "He") else word for word in match.groups()]
+            words = [subject if word in ("She", "He") else word for word in match.groups() if word]
             if query == "why_of":
                 return feeling[words[1]]
             if query == "why_want":
                 return feeling[words[0]]
-            if query in ("here", "where"):
+            if query == "where":
                 return where[words[0]]
             if query == "holder":
                 return holder.get(words[0], "Nobody")
@@ -265,6 +285,8 @@ def test_cloze_questions():
         assert question.answer in question.candidates
         assert all(re.fullmatch(r" [A-Za-z]+", candidate) for candidate in question.candidates)
         assert not question.prompt.endswith(" ")
+        mentioned = [word for word in question.candidates if re.search(rf"{word}\b", question.prompt)]
+        assert len(mentioned) >= 2 or " Nobody" in question.candidates
         by_kind.setdefault(question.kind, []).append(question)
     assert {kind: len(group) for kind, group in by_kind.items()} == dict.fromkeys(by_kind, 100)
     assert len(by_kind) == 5
@@ -281,7 +303,8 @@ def test_cloze_questions_need_the_state():
 
     last = score(lambda question: max(question.candidates, key=question.prompt.rfind))
     most = score(lambda question: max(question.candidates, key=question.prompt.count))
-    assert last < 0.7 and most < 0.7
+    first = score(lambda question: min(question.candidates, key=f"{question.prompt}{question.candidates}".find))
+    assert last < 0.6 and most < 0.6 and first < 0.6
 
 
 def test_cloze_errors():
@@ -297,6 +320,13 @@ def test_cloze_errors():
         ({"girls": ("Ann", "Anna")}, "'Ann' begins or repeats 'Anna'"),
         ({"girls": ("Mia", "Mia")}, "begins or repeats"),
         ({"girls": ("mia",)}, "'mia' does not match"),
+        ({"girls": ("Mia", "She")}, r"\['She'\] have a meaning of their own"),
+        ({"manners": ("slowly", "slowly")}, "manners: 'slowly' begins or repeats"),
+        ({"manners": ("Slowly",)}, "'Slowly' does not match"),
+        ({"closings": ()}, "closings is empty"),
+        ({"closings": ("That was all.",)}, "'That was all.' does not match"),
+        ({"groups": (dataclasses.replace(TINY.groups[0], adjectives=("old", "old")),)}, "each once; got"),
+        ({"groups": (DEFAULT.groups[1], dataclasses.replace(TINY.groups[0], feelings=()))}, "words of each kind"),
         ({"places": ("hall",)}, "needs at least 3 names and 3 places"),
         ({"places": (*DEFAULT.places, "ball")}, r"\['ball'\] stand in two kinds of words"),
         ({"num_things": 0}, "num_things must be from 1"),
@@ -383,7 +413,9 @@ def test_entropy_floor():
         write_stories("unused", num_train=0, num_valid=1, seed=0)
 
 
+# sha256(generate_story(random.Random(0)).text)[:16]; once released, a change of it must raise GRAMMAR_VERSION.
+PINNED = "565b31c4515af3f4"
+
+
 def test_the_text_of_a_seed_never_changes():
-    # Computed once by: generate_story(random.Random(0)).text; a change of grammar must raise GRAMMAR_VERSION.
-    text = generate_story(random.Random(0)).text
-    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "17ca2c96845b50cb"
+    assert hashlib.sha256(generate_story(random.Random(0)).text.encode()).hexdigest()[:16] == PINNED
