@@ -71,6 +71,8 @@ def get_batch(
     Raises:
         ValueError: the dataset has fewer than context_length + 1 tokens.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1; got {batch_size}")
     num_starts = len(dataset) - context_length
     if num_starts < 1:
         raise ValueError(
@@ -166,6 +168,8 @@ def encode_file(
     tokenizer: Encoder, text_path: str | os.PathLike[str], token_path: str | os.PathLike[str], **facts: Any
 ) -> dict[str, Any]:
     """Encode a UTF-8 corpus (documents ended by <|endoftext|>) into a token file, streaming; return its manifest."""
+    if os.path.getsize(text_path) == 0:
+        raise ValueError(f"{os.fspath(text_path)} is empty; there is nothing to encode")
     counts = {"documents": 0, "text_bytes": 0}
 
     def pieces() -> Iterator[str]:

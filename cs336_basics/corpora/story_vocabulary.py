@@ -175,8 +175,11 @@ def _check_words(config: StoryConfig) -> None:
             if not re.fullmatch(pattern, word):
                 raise ValueError(f"StoryConfig.{field}: {word!r} does not match {pattern}; use plain ASCII words")
         ordered = sorted(words)
+        open_ended = field in ("girls and boys", "places", "groups (things)")
         for first, second in zip(ordered, ordered[1:], strict=False):
-            if second.startswith(first) and (first == second or field in ("girls and boys", "places", "groups (things)")):
+            if second.startswith(first) and (
+                first == second or field in ("girls and boys", "places", "groups (things)")
+            ):
                 raise ValueError(
                     f"StoryConfig.{field}: {first!r} begins or repeats {second!r}; the text would be ambiguous"
                 )

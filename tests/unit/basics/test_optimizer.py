@@ -149,7 +149,6 @@ def test_closures(cls) -> None:
         (AdamW, {"betas": (0.9, -0.1)}, r"betas must lie in \[0, 1\)"),
         pytest.param(
             SGD, {"lr": math.nan}, "lr",
-            marks=pytest.mark.xfail(strict=True, reason="bug: SGD tests lr < 0, which nan passes; AdamW refuses it"),
         ),
     ],
 )  # fmt: skip

@@ -315,7 +315,6 @@ def test_stray_partial_files_are_ignored(make_config, finished, tmp_path, monkey
     assert_same_run(run, finished)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: what a kill leaves half-written (.*.partial) stays in the run for ever")
 def test_torn_files_of_a_killed_run_are_cleared_away(make_config, tmp_path, monkeypatch) -> None:
     run = tmp_path / "broken"
     with monkeypatch.context() as patch:
@@ -391,7 +390,6 @@ def test_configurations_out_of_range(make_config, changes, words) -> None:
         make_config(**changes)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: eval_tokens=1 is accepted and stops the run at its first validation")
 def test_too_few_validation_tokens_are_refused_before_training(make_config) -> None:
     with pytest.raises(ValueError, match="eval_tokens"):
         make_config(eval_tokens=1)
