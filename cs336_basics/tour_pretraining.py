@@ -88,7 +88,7 @@ def train_config(directory: Path, options: PretrainingStageOptions, vocab_size: 
         ),
         optimizer=OptimizerConfig(
             name="muon", schedule="wsd", max_learning_rate=options.max_learning_rate, min_learning_rate=0.0,
-            warmup_steps=options.warmup_steps, decay_steps=options.num_steps * 2 // 3, betas=(0.9, 0.98),
+            warmup_steps=options.warmup_steps, decay_steps=options.num_steps // 2, betas=(0.9, 0.98),
         ),
         train_tokens=root / TRAIN_TOKENS, valid_tokens=root / VALID_TOKENS, tokenizer=root / STORIES_TOKENIZER,
         num_steps=options.num_steps, batch_size=options.batch_size, seed=options.seed, device=options.device,

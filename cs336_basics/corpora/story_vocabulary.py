@@ -177,9 +177,7 @@ def _check_words(config: StoryConfig) -> None:
         ordered = sorted(words)
         open_ended = field in ("girls and boys", "places", "groups (things)")
         for first, second in zip(ordered, ordered[1:], strict=False):
-            if second.startswith(first) and (
-                first == second or field in ("girls and boys", "places", "groups (things)")
-            ):
+            if second.startswith(first) and (first == second or open_ended):
                 raise ValueError(
                     f"StoryConfig.{field}: {first!r} begins or repeats {second!r}; the text would be ambiguous"
                 )
