@@ -34,7 +34,7 @@ from cs336_basics.checkpoint import check_weights, load_state
 from cs336_basics.model_config import ModelConfig, check_heads
 
 
-def _truncated_normal(shape: tuple[int, ...], std: float, device: torch.device | None, dtype: torch.dtype | None):
+def _truncated_normal(shape: tuple[int, ...], std: float, device: torch.device | str | None, dtype: torch.dtype | None):
     weight = torch.empty(shape, device=device, dtype=dtype)
     return nn.Parameter(nn.init.trunc_normal_(weight, std=std, a=-3 * std, b=3 * std))
 
@@ -46,7 +46,7 @@ class Linear(nn.Module):
         self,
         in_features: int,
         out_features: int,
-        device: torch.device | None = None,
+        device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
@@ -65,7 +65,7 @@ class Embedding(nn.Module):
         self,
         num_embeddings: int,
         embedding_dim: int,
-        device: torch.device | None = None,
+        device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         *,
         std: float = 1.0,
@@ -91,7 +91,11 @@ class RMSNorm(nn.Module):
     """Root-mean-square normalisation with a learned gain per coordinate; see `rms_norm`."""
 
     def __init__(
-        self, d_model: int, eps: float = 1e-5, device: torch.device | None = None, dtype: torch.dtype | None = None
+        self,
+        d_model: int,
+        eps: float = 1e-5,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ):
         super().__init__()
         self.eps = eps
@@ -118,7 +122,7 @@ class RotaryPositionalEmbedding(nn.Module):
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, theta: float, d_k: int, max_seq_len: int, device: torch.device | None = None):
+    def __init__(self, theta: float, d_k: int, max_seq_len: int, device: torch.device | str | None = None):
         super().__init__()
         if d_k % 2:
             raise ValueError(f"rotary positions turn pairs of coordinates, so d_k must be even; got {d_k}")
@@ -200,7 +204,7 @@ class CausalMultiHeadSelfAttention(nn.Module):
         *,
         attn_pdrop: float = 0.0,
         attention: str = "plain",
-        device: torch.device | None = None,
+        device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
@@ -241,7 +245,9 @@ class CausalMultiHeadSelfAttention(nn.Module):
 class SwiGLU(nn.Module):
     """W2(SiLU(W1 x) * W3 x): one half of the hidden layer gates the other (Shazeer 2020)."""
 
-    def __init__(self, d_model: int, d_ff: int, device: torch.device | None = None, dtype: torch.dtype | None = None):
+    def __init__(
+        self, d_model: int, d_ff: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ):
         super().__init__()
         self.w1 = Linear(d_model, d_ff, device, dtype)
         self.w2 = Linear(d_ff, d_model, device, dtype)
@@ -259,7 +265,7 @@ class FeedForward(nn.Module):
         self,
         d_model: int,
         d_ff: int,
-        device: torch.device | None = None,
+        device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         *,
         activation: Literal["gelu", "silu", "relu"] = "gelu",
@@ -281,7 +287,7 @@ class TransformerBlock(nn.Module):
         self,
         config: ModelConfig,
         positional_encoder: RotaryPositionalEmbedding | None = None,
-        device: torch.device | None = None,
+        device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
@@ -318,7 +324,7 @@ class TransformerLM(nn.Module):
 
     sinusoids: Tensor
 
-    def __init__(self, config: ModelConfig, device: torch.device | None = None, dtype: torch.dtype | None = None):
+    def __init__(self, config: ModelConfig, device: torch.device | str | None = None, dtype: torch.dtype | None = None):
         super().__init__()
         self.config = config
         d_model, num_positions = config.d_model, config.context_length

@@ -111,7 +111,7 @@ def _run(directory: Path, options: PretrainingStageOptions) -> None:
         },
         "example": asdict(questions[0]),
         "stories": _judge_stories(trained, tokenizer, directory / STORIES_TEXT, options),
-        "greedy": generate_text(trained, tokenizer, "", options.context_length - 1, temperature=0),
+        "greedy": generate_text(trained, tokenizer, "", options.context_length - 1, temperature=0.0),
         "tokens_per_second": summary["tokens"] / summary["seconds"],
         "targets": {"above_floor": options.max_above_floor, "cloze": options.min_cloze_accuracy},
     }

@@ -47,7 +47,7 @@ def test_two_steps(path, tmp_path):
         "model.vocab_size": 50, "model.context_length": 8, "model.d_model": 16, "model.num_layers": 1,
         "model.num_heads": 2, "model.d_ff": 16, "batch_size": 2, "gradient_accumulation": 2, "num_steps": 2,
         "optimizer.warmup_steps": 1, "train_tokens": tmp_path / "train.bin", "valid_tokens": tmp_path / "valid.bin",
-        "tokenizer": "none", "sample_tokens": 0, "eval_by": "windows", "device": "cpu",
+        "tokenizer": "none", "sample_tokens": 0, "eval_by": "windows", "windows": "anywhere", "device": "cpu",
     }  # fmt: skip
     config = load_config(TrainConfig, path, overrides=[f"{name}={value}" for name, value in shrunk.items()])
     summary = train(config, tmp_path / "run", progress=False)

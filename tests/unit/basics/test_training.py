@@ -382,7 +382,7 @@ def test_tokens_that_do_not_fit_the_model(make_config, tmp_path) -> None:
         ({"num_steps": 0}, "num_steps must be at least 1; got 0"),
         ({"batch_size": -1}, "batch_size must be at least 1; got -1"),
         ({"num_steps": 5}, "warmup_steps=5 must be less than num_steps=5; shorten the warm-up"),
-        ({"tokenizer": None}, "need the tokenizer; set tokenizer"),
+        ({"tokenizer": None}, "need the tokenizer; set its folder"),
     ],
 )
 def test_configurations_out_of_range(make_config, changes, words) -> None:
