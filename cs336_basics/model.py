@@ -20,7 +20,6 @@ import json
 import math
 import os
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
@@ -395,7 +394,3 @@ class TransformerLM(nn.Module):
         check_weights(weights, model)
         model.load_state_dict(weights)
         return model
-
-    def config_dict(self) -> dict[str, object]:
-        """The config as plain values, as `model_config.json` holds it."""
-        return asdict(self.config)

@@ -28,7 +28,7 @@ class TourConfig:
     pretraining: PretrainingStageOptions
 
 
-DEFAULT = TourConfig(  # at most 10 minutes on two CPU cores
+DEFAULT = TourConfig(  # about 10 minutes on two CPU cores
     TokenizerStageOptions(
         num_train_stories=30_000, num_valid_stories=1_000, num_cloze=500, stories_vocab_size=1_024,
         stdlib_bytes=6_000_000, stdlib_vocab_size=4_096, seed=0,
@@ -40,7 +40,7 @@ DEFAULT = TourConfig(  # at most 10 minutes on two CPU cores
     ),
 )  # fmt: skip
 
-QUICK = TourConfig(  # at most 90 seconds; too short for the targets
+QUICK = TourConfig(  # about 90 seconds; too short for the targets
     TokenizerStageOptions(
         num_train_stories=4_000, num_valid_stories=200, num_cloze=100, stories_vocab_size=1_024,
         stdlib_bytes=1_500_000, stdlib_vocab_size=2_048, seed=0,

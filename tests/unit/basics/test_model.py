@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import subprocess
@@ -320,7 +321,7 @@ def test_context_overflow_names_the_limit() -> None:
 @pytest.mark.parametrize("tie", [False, True])
 def test_from_pretrained_round_trip(tmp_path, prefix, tie) -> None:
     model = randomised(ModelConfig(**SIZES, ffn="gelu", positions="learned", tie_embeddings=tie), torch.float32)
-    (tmp_path / "model_config.json").write_text(json.dumps(model.config_dict()), encoding="utf-8")
+    (tmp_path / "model_config.json").write_text(json.dumps(dataclasses.asdict(model.config)), encoding="utf-8")
     torch.save({prefix + key: value for key, value in model.state_dict().items()}, tmp_path / "model.pt")
     loaded = TransformerLM.from_pretrained(tmp_path)
     assert loaded.config == model.config
