@@ -1,6 +1,6 @@
 """The `cs336` command: a table of verbs, each imported only when it is used.
 
-A verb is one or two words and a function of the remaining arguments, "module:function" in the cli.py of its package.
+A verb is one to three words and a function of the remaining arguments, "module:function" in the cli.py of its package.
 Results go to standard output, progress and errors to standard error. Exit codes:
 
     0 done     1 an error, told in a line     2 wrong arguments     130 interrupted     141 the reader closed the pipe
@@ -38,7 +38,7 @@ COMMANDS = {
     "evaluate": ("cs336_basics.cli:evaluate", "loss, perplexity and bits per byte of a trained model"),
     "model info": ("cs336_basics.cli:model_info", "count a model's parameters, FLOPs and memory"),
 }
-GROUPS = sorted({name.split()[0] for name in COMMANDS if " " in name})
+GROUPS = sorted({" ".join(name.split()[:n]) for name in COMMANDS for n in range(1, len(name.split()))})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,13 +72,12 @@ def _dispatch(arguments: list[str]) -> int:
     if arguments[0] == "--version":
         print(f"cs336 {_version()}")
         return 0
-    name, rest = arguments[0], arguments[1:]
-    if name in GROUPS:
-        if not rest or rest[0] in ("-h", "--help"):
-            listed = {full: entry for full, entry in COMMANDS.items() if full.startswith(f"{name} ")}
-            print(_overview(listed, f"cs336 {name}"))
-            return 0 if rest else 2
-        name, rest = f"{name} {rest[0]}", rest[1:]
+    words = max((n for n in range(1, len(arguments) + 1) if " ".join(arguments[:n]) in GROUPS), default=0)  # words of the group
+    name, rest = " ".join(arguments[: words + 1]), arguments[words + 1 :]
+    if words and (len(arguments) == words or arguments[words] in ("-h", "--help")):
+        group = " ".join(arguments[:words])
+        print(_overview({n: entry for n, entry in COMMANDS.items() if n.startswith(f"{group} ")}, f"cs336 {group}"))
+        return 0 if len(arguments) > words else 2
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, [*COMMANDS, *GROUPS], n=1)
         advice = f"did you mean `cs336 {near[0]}`?" if near else "`cs336 --help` lists all"
