@@ -358,6 +358,12 @@ class TransformerLM(nn.Module):
         Raises:
             ValueError: the sequence runs past context_length.
         """
+        return self.lm_head(self.hidden_states(token_ids, cache, start))
+
+    def hidden_states(
+        self, token_ids: Int[Tensor, "... seq"], cache: list[LayerCache] | None = None, start: int = 0
+    ) -> Float[Tensor, "... seq d_model"]:
+        """What `lm_head` turns into logits: the residual stream after the last norm; arguments as in `forward`."""
         seq = token_ids.shape[-1]
         if start + seq > self.config.context_length:
             raise ValueError(
@@ -373,7 +379,7 @@ class TransformerLM(nn.Module):
         x = dropout(x, self.config.residual_pdrop, self.training)
         for index, layer in enumerate(self.layers):
             x = layer(x, positions, None if cache is None else cache[index])
-        return self.lm_head(self.ln_final(x))
+        return self.ln_final(x)
 
     def get_num_params(self, non_embedding: bool = False) -> int:
         """Number of weights, a shared table counted once; without the input tables when `non_embedding`."""
