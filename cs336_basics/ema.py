@@ -46,9 +46,7 @@ class WeightAverage:
         ValueError: decay or start out of range.
     """
 
-    def __init__(
-        self, named_parameters: Iterable[tuple[str, Tensor]], *, decay: float, start: Start = "corrected"
-    ):
+    def __init__(self, named_parameters: Iterable[tuple[str, Tensor]], *, decay: float, start: Start = "corrected"):
         if not 0 <= decay < 1:
             raise ValueError(f"the decay of a moving average must lie in [0, 1); got {decay}")
         if start not in ("constant", "ramp", "corrected"):

@@ -70,11 +70,12 @@ class Adafactor(ParameterwiseOptimizer):
         state["t"] += 1
         new_share = state["t"] ** group["decay_rate"]
         update = grad * _inverse_root(state, grad.square().add_(group["eps"][0]), new_share)
-        update.div_(max(1.0, _rms(update) / group["clip"]))
-        step_size = group["lr"]
+        update.div_((_rms(update) / group["clip"]).clamp_(min=1.0))
         if group["relative_step"]:
-            step_size = min(step_size, 1 / math.sqrt(state["t"])) * max(group["eps"][1], _rms(p))
-        p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-step_size)
+            update.mul_(_rms(p).clamp_(min=group["eps"][1]) * min(group["lr"], 1 / math.sqrt(state["t"])))
+        else:
+            update.mul_(group["lr"])
+        p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update)
 
 
 def _empty_state(p: Tensor) -> dict[str, Any]:
@@ -93,6 +94,6 @@ def _inverse_root(state: dict[str, Any], square: Tensor, new_share: float) -> Te
     return (rows / rows.mean(dim=-2, keepdim=True)).rsqrt() * columns.rsqrt()
 
 
-def _rms(x: Tensor) -> float:
+def _rms(x: Tensor) -> Tensor:
     """Root mean square of all entries."""
-    return x.norm().item() / math.sqrt(max(x.numel(), 1))
+    return torch.linalg.vector_norm(x) / math.sqrt(x.numel())

@@ -11,7 +11,8 @@ to sample from and to save. It is not stored but computed, x = z + (y - z) / bet
 bit for bit, so that a checkpoint (y, z, v) resumes exactly however often x was looked at. Use a constant learning rate
 after warm-up: steps of the warm-up count little in the average through their lr^2.
 
-Source: Defazio et al. 2024 (arXiv 2405.15682), algorithm 1. Weight decay at y, eps outside the root. Read next: `ema.py`.
+Source: Defazio et al. 2024 (arXiv 2405.15682), algorithm 1. Weight decay at y, eps outside the root. Read next:
+`ema.py`.
 """
 
 from __future__ import annotations

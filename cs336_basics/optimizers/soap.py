@@ -45,9 +45,7 @@ class SOAP(AdamW):
         ValueError: a hyperparameter out of range.
     """
 
-    def __init__(
-        self, params: Iterable[Any], *, precondition_every: int = 10, max_dimension: int = 4096, **adamw: Any
-    ):
+    def __init__(self, params: Iterable[Any], *, precondition_every: int = 10, max_dimension: int = 4096, **adamw: Any):
         if precondition_every < 1:
             raise ValueError(f"precondition_every must be at least 1; got {precondition_every}")
         super().__init__(params, **adamw)
