@@ -193,12 +193,6 @@ class TrainConfig:
                 f"optimizer.warmup_steps={self.optimizer.warmup_steps} must be less than num_steps={self.num_steps}; "
                 "shorten the warm-up or train longer"
             )
-        rising_and_falling = self.optimizer.warmup_steps + (self.optimizer.decay_steps or 0)
-        if rising_and_falling > self.num_steps:
-            raise ValueError(
-                f"optimizer.warmup_steps + optimizer.decay_steps = {rising_and_falling} must not exceed num_steps="
-                f"{self.num_steps}; shorten one of them or train longer"
-            )
         by_documents = self.windows == "documents" or self.eval_by == "documents"
         if self.tokenizer is None and (self.sample_tokens or by_documents):
             raise ValueError("samples, and windows or validation by documents, need the tokenizer; set its folder")

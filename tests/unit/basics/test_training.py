@@ -410,7 +410,7 @@ def test_optimizer_settings_out_of_range(changes) -> None:
         OptimizerConfig(**changes)
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "wsd", "constant"])
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "wsd", "trapezoid", "constant"])
 @pytest.mark.parametrize("warmup", [0, 1, 10])
 def test_schedules_begin_above_zero_and_end_at_the_minimum(schedule, warmup) -> None:
     config = OptimizerConfig(max_learning_rate=0.5, min_learning_rate=0.05, schedule=schedule, warmup_steps=warmup)
