@@ -159,7 +159,7 @@ class _Trainer:
             self.model, lambda named_parameters: build_optimizer(config.optimizer, named_parameters)
         )
         self.loss = TrainingLoss(
-            self.module, z_loss=config.z_loss, chunk_tokens=config.chunked_loss, compile=config.compile
+            self.model, self.module, z_loss=config.z_loss, chunk_tokens=config.chunked_loss, compile=config.compile
         )
         self.ema: WeightAverage | None = None
         if config.ema_decay:
@@ -255,7 +255,7 @@ class _Trainer:
             self.ema.update()
         self.step += 1
         self.seconds += time.perf_counter() - started
-        extra = {"objective": objective} if self.loss.has_extra_terms else {}
+        extra = {} if objective == cross_entropy else {"objective": objective}
         return {
             "step": self.step, "train_loss": cross_entropy, **extra, "learning_rate": learning_rate,
             "grad_norm": float(norm), "seconds": round(self.seconds, 3),

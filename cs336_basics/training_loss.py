@@ -3,8 +3,9 @@
     objective = cross-entropy + z_loss * mean logsumexp^2 + the model's own auxiliary loss
 
 The auxiliary loss belongs to models that need one, such as mixtures of experts (balance between the experts): a model
-with a method `auxiliary_loss()` is asked for it after each forward pass. The loop trains on the objective and reports
-the cross-entropy as the training loss, so that runs with and without the extra terms can be compared.
+with a method `auxiliary_loss()` is asked for it after each forward pass (None counts as nothing). The loop trains on
+the objective and reports the cross-entropy as the training loss, so that runs with and without the extra terms can be
+compared.
 
 To train on something else than the next token, give `TrainingLoss` another `__call__`: it turns inputs and targets
 into a `Loss`, and nothing else in the loop knows what they mean. Read next: `training.py`.
@@ -34,7 +35,8 @@ class TrainingLoss:
     """Inputs and targets to a `Loss`, by way of the model.
 
     Args:
-        module: what the loop calls, a model or what a strategy has wrapped around one.
+        model: the language model.
+        module: what the loop calls, the model or what a strategy has wrapped around it; the model by default.
         z_loss: coefficient of the mean squared logsumexp.
         chunk_tokens: tokens whose logits exist at one time; 0 for all.
         compile: use torch.compile.
@@ -43,7 +45,16 @@ class TrainingLoss:
         ValueError: chunks are asked for, but the module offers no hidden states and head.
     """
 
-    def __init__(self, module: nn.Module, *, z_loss: float = 0.0, chunk_tokens: int = 0, compile: bool = False):
+    def __init__(
+        self,
+        model: nn.Module,
+        module: nn.Module | None = None,
+        *,
+        z_loss: float = 0.0,
+        chunk_tokens: int = 0,
+        compile: bool = False,
+    ):
+        module = model if module is None else module
         if chunk_tokens and not (hasattr(module, "hidden_states") and hasattr(module, "lm_head")):
             raise ValueError(
                 f"chunked_loss={chunk_tokens} needs a model with hidden_states() and lm_head, which "
@@ -52,28 +63,20 @@ class TrainingLoss:
         self.module, self.z_loss, self.chunk_tokens = module, z_loss, chunk_tokens
         forward: Callable[..., Any] = module.hidden_states if chunk_tokens else module  # type: ignore[assignment]
         self.forward = torch.compile(forward) if compile else forward
-        self.auxiliary_loss: Callable[[], Any] | None = getattr(module, "auxiliary_loss", None)
-
-    @property
-    def has_extra_terms(self) -> bool:
-        """Whether the objective is more than the cross-entropy."""
-        return self.z_loss > 0 or self.auxiliary_loss is not None
+        self.softcap: float | None = getattr(getattr(model, "config", None), "logit_softcap", None)
+        self.auxiliary_loss: Callable[[], Tensor | None] = getattr(model, "auxiliary_loss", lambda: None)
 
     def __call__(self, inputs: Int[Tensor, "batch seq"], targets: Int[Tensor, "batch seq"]) -> Loss:
         """One forward pass; the mean over all tokens."""
         loss = self._next_token_loss(inputs, targets)
-        if self.auxiliary_loss is None:
-            return loss
-        return loss._replace(objective=loss.objective + self.auxiliary_loss())
+        extra = self.auxiliary_loss()
+        return loss if extra is None else loss._replace(objective=loss.objective + extra)
 
     def _next_token_loss(self, inputs: Tensor, targets: Tensor) -> Loss:
         if self.chunk_tokens:
             weight: Any = self.module.lm_head.weight  # type: ignore[union-attr]
-            return Loss(
-                *chunked_cross_entropy(
-                    self.forward(inputs), weight, targets, chunk_tokens=self.chunk_tokens, z_loss=self.z_loss
-                )
-            )
+            options: dict[str, Any] = {"chunk_tokens": self.chunk_tokens, "softcap": self.softcap}
+            return Loss(*chunked_cross_entropy(self.forward(inputs), weight, targets, z_loss=self.z_loss, **options))
         losses, normalizers = token_losses_and_normalizers(self.forward(inputs), targets)
         cross_entropy = losses.mean()
         objective = cross_entropy + self.z_loss * z_loss(normalizers) if self.z_loss else cross_entropy

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -173,7 +174,6 @@ def test_the_models_auxiliary_loss_is_added(corpus, monkeypatch, chunk) -> None:
     torch.manual_seed(0)
     model = TransformerLM(dataclasses.replace(config, attn_pdrop=0.0, residual_pdrop=0.0))
     loss, ids = TrainingLoss(model, chunk_tokens=chunk), torch.arange(34).reshape(2, 17)
-    assert loss.has_extra_terms
     result = loss(ids[:, :-1], ids[:, 1:])
     plain = torch.nn.functional.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
     extra = 0.25 * model.lm_head.weight.square().sum()
@@ -191,6 +191,30 @@ def test_the_log_tells_objective_and_cross_entropy_apart(corpus, tmp_path, monke
     train(tiny_config(corpus, num_steps=6, sample_tokens=0), tmp_path / "run", progress=False)
     for record in read_log(tmp_path / "run"):
         assert record["objective"] == pytest.approx(record["train_loss"] + 2.5, rel=1e-6)
+
+
+def test_a_models_auxiliary_loss_is_found_through_a_wrapper_and_none_counts_as_nothing(corpus, monkeypatch) -> None:
+    model = TransformerLM(tiny_config(corpus).model).eval()
+    ids = torch.arange(34).reshape(2, 17)
+    losses = []
+    for extra in (lambda self: None, lambda self: torch.tensor(2.0)):
+        monkeypatch.setattr(TransformerLM, "auxiliary_loss", extra, raising=False)
+        losses.append(TrainingLoss(model, torch.nn.Sequential(model))(ids[:, :-1], ids[:, 1:]))
+    assert losses[0].objective.item() == losses[0].cross_entropy.item() == losses[1].cross_entropy.item()
+    assert losses[1].objective.item() == pytest.approx(losses[0].objective.item() + 2.0)
+
+
+def test_chunks_bound_logits_as_the_model_says(corpus) -> None:
+    """logit_softcap is a choice of some models; the plain loss gets bounded logits from their forward."""
+    model = TransformerLM(tiny_config(corpus).model).eval()
+    ids = torch.arange(34).reshape(2, 17)
+    logits = 2.0 * torch.tanh(model(ids[:, :-1]) / 2.0)
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+    model.config = SimpleNamespace(**dataclasses.asdict(model.config) | {"logit_softcap": 2.0})
+    hidden_only = torch.nn.Module()
+    hidden_only.hidden_states, hidden_only.lm_head = model.hidden_states, model.lm_head
+    actual = TrainingLoss(model, hidden_only, chunk_tokens=5)(ids[:, :-1], ids[:, 1:]).objective
+    torch.testing.assert_close(actual, expected)
 
 
 def test_chunks_need_a_model_that_offers_its_hidden_states() -> None:
