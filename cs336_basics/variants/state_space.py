@@ -12,11 +12,13 @@ holds. With constant delta, B and C the same map is a convolution with the kerne
 Cost grows linearly with the sequence and a decoding step costs the same at any length; in exchange the past has to fit
 into d_inner * d_state numbers.
 
-The recurrence is linear, so it can be cut into chunks (`linear_scan`): all chunks run side by side from a zero state,
-then the true states are handed from chunk to chunk, about 2 sqrt(seq) steps one after the other instead of seq. No
-division by a decay and no exponential of a positive number takes place, hence no overflow at any length.
+The recurrence is linear, so it can be cut into chunks (`linear_scan`): how a chunk maps its first state to its last is
+found for all chunks side by side, the true states are handed from chunk to chunk, then all chunks run again from these:
+about 3 sqrt(seq) steps one after the other instead of seq. There is no division by a decay and no exponential of a
+positive number, hence no overflow at any length. The states of a whole sequence are d_state times as large as its
+activations, so `selective_scan` holds those of BLOCK tokens at a time and computes them again in the backward pass.
 
-Source: Gu & Dao 2023 (2312.00752), algorithm 2 and section 3.6 (initial values). Left out: the fused kernel, which
+Source: Gu & Dao 2023 (2312.00752), algorithm 2, section 3.6 (initial values), 3.3 (recomputation). Left out: the fused kernel, which
 never writes the states h to memory; Mamba-2's matrix form. Read next: `long_convolution.py`.
 """
 
@@ -30,10 +32,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 from cs336_basics.model import Linear
 from cs336_basics.nn_utils import silu, upcast
 from cs336_basics.variants.short_convolution import ShortConvolution
+
+BLOCK = 64
+"""tokens whose states are in memory at once"""
 
 
 @dataclass(frozen=True)
@@ -58,21 +64,22 @@ class StateSpaceConfig:
 
 
 def _scan(a: Tensor, b: Tensor, initial: Tensor) -> Tensor:
-    """h_t = a_t h_{t-1} + b_t along axis 1, chunk by chunk."""
+    """h_t = a_t h_{t-1} + b_t along axis 1, in chunks of about sqrt(seq)."""
     seq = b.shape[1]
     size = 2 ** round(math.log2(seq) / 2)
-    padding = (-seq) % size
-    if padding:
-        a, b = (torch.cat((x, torch.zeros_like(x[:, :padding])), dim=1) for x in (a, b))
-    decay, h = a.unflatten(1, (-1, size)).clone(), b.unflatten(1, (-1, size)).clone()
-    for t in range(
-        1, size
-    ):  # inside all chunks at once, each from zero; decay becomes the product from the chunk's start
-        h[:, :, t].addcmul_(decay[:, :, t], h[:, :, t - 1])
-        decay[:, :, t].mul_(decay[:, :, t - 1])
-    for chunk in range(h.shape[1]):  # from chunk to chunk
-        h[:, chunk].addcmul_(decay[:, chunk], initial[:, None])
-        initial = h[:, chunk, -1]
+    if seq % size:
+        a, b = (torch.cat((x, torch.zeros_like(x[:, : size - seq % size])), dim=1) for x in (a, b))
+    a, b = a.unflatten(1, (-1, size)), b.unflatten(1, (-1, size))
+    decay, end = a[:, :, 0], b[:, :, 0]
+    for t in range(1, size):  # in all chunks at once: the whole chunk's decay, and where it ends if it starts at zero
+        decay, end = decay * a[:, :, t], torch.addcmul(b[:, :, t], a[:, :, t], end)
+    starts = [initial]
+    for chunk in range(a.shape[1] - 1):
+        starts.append(torch.addcmul(end[:, chunk], decay[:, chunk], starts[-1]))
+    h, state = torch.empty_like(b), torch.stack(starts, dim=1)
+    for t in range(size):  # once more, from the true starts
+        state = torch.addcmul(b[:, :, t], a[:, :, t], state)
+        h[:, :, t] = state
     return h.flatten(1, 2)[:, :seq]
 
 
@@ -104,7 +111,7 @@ def linear_scan(
         b: inputs.
         initial: the state before the first token.
 
-    Complexity: 3 passes over the states, about 2 sqrt(seq) of them one after the other; keeps a and h for backward.
+    Complexity: two passes over a and b in about 3 sqrt(seq) steps one after the other; a and h are kept for backward.
     """
     return _LinearScan.apply(a, b, initial)
 
@@ -124,7 +131,18 @@ def selective_scan(
         u: inputs; delta: step sizes, positive; A: negative rates.
         B, C: what each token writes along and reads along, shared by the channels.
         initial: the state to begin with.
+
+    Complexity: seq * d_inner * d_state; BLOCK * d_inner * d_state numbers in memory, in the backward pass too.
     """
+    outputs = []
+    for block in zip(*(x.split(BLOCK, dim=1) for x in (u, delta, B, C)), strict=True):
+        y, initial = checkpoint(_scan_block, *block, A, initial, use_reentrant=False, preserve_rng_state=False)
+        outputs.append(y)
+    return torch.cat(outputs, dim=1), initial
+
+
+def _scan_block(u: Tensor, delta: Tensor, B: Tensor, C: Tensor, A: Tensor, initial: Tensor) -> tuple[Tensor, Tensor]:
+    """`selective_scan` over a few tokens, with all their states in memory."""
     a = torch.exp(delta.unsqueeze(-1) * A)
     h = linear_scan(a, (delta * u).unsqueeze(-1) * B.unsqueeze(2), initial)
     return (h @ C.unsqueeze(-1)).squeeze(-1), h[:, -1]
