@@ -18,8 +18,8 @@ about 3 sqrt(seq) steps one after the other instead of seq. There is no division
 positive number, hence no overflow at any length. The states of a whole sequence are d_state times as large as its
 activations, so `selective_scan` holds those of BLOCK tokens at a time and computes them again in the backward pass.
 
-Source: Gu & Dao 2023 (2312.00752), algorithm 2, section 3.6 (initial values), 3.3 (recomputation). Left out: the fused kernel, which
-never writes the states h to memory; Mamba-2's matrix form. Read next: `long_convolution.py`.
+Source: Gu & Dao 2023 (2312.00752), algorithm 2, sections 3.3 (recomputation) and 3.6 (initial values). Left out: the fused
+kernel, which never writes the states h to memory; Mamba-2's matrix form. Read next: `long_convolution.py`.
 """
 
 from __future__ import annotations
