@@ -192,11 +192,11 @@ class HyenaMixer(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "batch seq d_model"],
+        x: Float[Tensor, "... seq d_model"],
         token_positions: Tensor | None = None,
         cache: LongConvolutionCache | None = None,
         shared: object | None = None,
-    ) -> Float[Tensor, "batch seq d_model"]:
+    ) -> Float[Tensor, "... seq d_model"]:
         """Mix each token with those before it, in `x` and in the cache, which then holds these tokens too.
 
         Positions and `shared` are ignored: filters depend on the distance between tokens alone.
@@ -204,20 +204,22 @@ class HyenaMixer(nn.Module):
         Raises:
             ValueError: more tokens than max_seq_len, or than the cache's capacity.
         """
-        seq = x.shape[1]
-        self._check_length(seq)
-        tail, filters = (
-            (self.conv.new_tail(x.shape[0]), self.filter(seq)) if cache is None else (cache.tail, cache.filters)
-        )
-        if cache is not None and cache.length + seq > cache.capacity:
-            raise ValueError(f"the cache holds {cache.capacity} tokens; got {cache.length + seq}; make it longer")
-        mixed, tail = self.conv(self.in_proj(x), tail)
-        z, *gates = mixed.split(x.shape[-1], dim=-1)
-        for n, (gate, h) in enumerate(zip(gates, filters.split(x.shape[-1], dim=-1), strict=True)):
+        rows = x.reshape(-1, *x.shape[-2:])
+        batch, seq, d_model = rows.shape
+        if cache is None:
+            self._check_length(seq)
+            tail, filters = self.conv.new_tail(batch), self.filter(seq)
+        else:
+            if cache.length + seq > cache.capacity:
+                raise ValueError(f"the cache holds {cache.capacity} tokens; got {cache.length + seq}; make it longer")
+            tail, filters = cache.tail, cache.filters
+        mixed, tail = self.conv(self.in_proj(rows), tail)
+        z, *gates = mixed.split(d_model, dim=-1)
+        for n, (gate, h) in enumerate(zip(gates, filters.split(d_model, dim=-1), strict=True)):
             z = gate * (_convolve(z, h, cache, n) + self.skip[n] * z)
         if cache is not None:
             cache.tail, cache.length = tail, cache.length + seq
-        return self.out_proj(z)
+        return self.out_proj(z).reshape(x.shape)
 
 
 def _convolve(z: Tensor, h: Tensor, cache: LongConvolutionCache | None, n: int) -> Tensor:

@@ -186,7 +186,7 @@ class MixtureOfExperts(nn.Module):
 
     def forward(self, x: Float[Tensor, "... d_model"]) -> Float[Tensor, "... d_model"]:
         """Apply to each position alone."""
-        tokens = x.flatten(0, -2)
+        tokens = x.reshape(-1, x.shape[-1])
         with torch.autocast(x.device.type, enabled=False):
             logits = upcast(tokens) @ upcast(self.router.weight).T
             chosen, gates, probabilities = route(logits, self.config.top_k, selection_bias=self.selection_bias)
@@ -194,7 +194,7 @@ class MixtureOfExperts(nn.Module):
         y = dispatch(tokens, chosen, gates, experts=list(self.experts))
         if self.shared is not None:
             y = y + self.shared(tokens)
-        return y.view(x.shape)
+        return y.reshape(x.shape)
 
     def _account(self, logits: Tensor, chosen: Tensor, probabilities: Tensor) -> Tensor:
         """The auxiliary loss of this forward; remembers its loads."""
@@ -227,12 +227,12 @@ class MixtureOfExperts(nn.Module):
         if self._last is None:
             return {}
         load, mean = self._last[0].double(), self._last[1].double()
-        entropy = -(mean * mean.clamp(min=1e-30).log()).sum() / max(math.log(len(mean)), 1e-30)
+        entropy = -(mean * mean.clamp(min=1e-30).log()).sum().item()
         return {
             "max_load": (load.max() / load.mean()).item(),
             "min_load": (load.min() / load.mean()).item(),
             "idle_experts": (load == 0).double().mean().item(),
-            "entropy": entropy.item() if len(mean) > 1 else 1.0,
+            "entropy": entropy / math.log(len(mean)) if len(mean) > 1 else 1.0,
         }
 
 

@@ -18,8 +18,8 @@ about 3 sqrt(seq) steps one after the other instead of seq. There is no division
 positive number, hence no overflow at any length. The states of a whole sequence are d_state times as large as its
 activations, so `selective_scan` holds those of BLOCK tokens at a time and computes them again in the backward pass.
 
-Source: Gu & Dao 2023 (2312.00752), algorithm 2, sections 3.3 (recomputation) and 3.6 (initial values). Left out: the fused
-kernel, which never writes the states h to memory; Mamba-2's matrix form. Read next: `long_convolution.py`.
+Source: Gu & Dao 2023 (2312.00752), algorithm 2, sections 3.3 (recomputation) and 3.6 (initial values). Left out: the
+fused kernel, which never writes the states h to memory; Mamba-2's matrix form. Read next: `long_convolution.py`.
 """
 
 from __future__ import annotations
@@ -220,23 +220,24 @@ class SelectiveStateSpace(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "batch seq d_model"],
+        x: Float[Tensor, "... seq d_model"],
         token_positions: Tensor | None = None,
         cache: StateSpaceCache | None = None,
         shared: object | None = None,
-    ) -> Float[Tensor, "batch seq d_model"]:
+    ) -> Float[Tensor, "... seq d_model"]:
         """Mix each token with those before it, in `x` and in the cache, which then holds these tokens too.
 
         Positions and `shared` are ignored: the order of the tokens is all this layer knows of time.
         """
-        memory = self.new_cache(x.shape[0]) if cache is None else cache
-        u, z = self.in_proj(x).chunk(2, dim=-1)
+        rows = x.reshape(-1, *x.shape[-2:])
+        memory = self.new_cache(len(rows)) if cache is None else cache
+        u, z = self.in_proj(rows).chunk(2, dim=-1)
         u, tail = self.conv(u, memory.tail)
         u = silu(u)
         y, state = self._state_space(u, memory.state)
         if cache is not None:
-            cache.tail, cache.state, cache.length = tail, state, cache.length + x.shape[1]
-        return self.out_proj(y.to(z.dtype) * silu(z))
+            cache.tail, cache.state, cache.length = tail, state, cache.length + rows.shape[1]
+        return self.out_proj(y.to(z.dtype) * silu(z)).reshape(x.shape)
 
     def _state_space(self, u: Tensor, initial: Tensor) -> tuple[Tensor, Tensor]:
         """The recurrence with its D term; one token goes through `selective_step`."""

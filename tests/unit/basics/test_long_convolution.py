@@ -99,6 +99,13 @@ def test_decoding_in_pieces_equals_the_whole(pieces: list[int], order: int) -> N
     assert cache.length == 20
 
 
+def test_leading_axes() -> None:
+    block, x = mixer(), random(2, 3, 9, 4)
+    expected = torch.stack([block(batch) for batch in x])
+    torch.testing.assert_close(block(x), expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(block(x[0, 0]), expected[0, 0], rtol=1e-10, atol=1e-12)
+
+
 def test_nothing_comes_from_the_future_and_something_from_the_past() -> None:
     block, x = mixer(), random(1, 20, 4)
     y = block(x)
