@@ -251,6 +251,10 @@ class _Trainer:
             )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if config.model.moe is not None and config.model.moe.bias_balancing:
+            from cs336_basics.variants.mixture_of_experts import update_selection_biases
+
+            update_selection_biases(self.model)
         if self.ema is not None:
             self.ema.update()
         self.step += 1

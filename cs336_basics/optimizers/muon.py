@@ -74,9 +74,14 @@ class Muon(AdamW):
         p.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(p.shape)))
 
 
+NO_HIDDEN_MATRIX = ("A_log", "conv.", "skip", "phases", "router")
+"""parts of names of weights inside blocks that have two axes but do not map a hidden vector to another"""
+
+
 def muon_groups(named_parameters: Iterable[tuple[str, Tensor]]) -> list[dict[str, Any]]:
     """Two parameter groups: the matrices inside `layers` for Muon, all other weights for AdamW."""
     groups: dict[bool, list[Tensor]] = {True: [], False: []}
     for name, p in named_parameters:
-        groups["layers." in name and p.dim() == 2].append(p)
+        hidden = "layers." in name and not any(part in name for part in NO_HIDDEN_MATRIX)
+        groups[hidden and p.dim() == 2].append(p)
     return [{"params": params, "muon": muon} for muon, params in groups.items()]

@@ -11,6 +11,6 @@ not hold itself. What a new file has to offer:
 
 Attention whose attribute `reads_shared` is true gets a fourth argument, a `shared_state.SharedState`: what the layers
 of one forward pass tell each other. With value_residual its values pass through
-`value_residual.ValueResidual(num_kv_heads, device=, dtype=)`, called with (values, first_values), both of shape
+`value_residual.ValueResidual(device=, dtype=)`, called with (values, first_values), both of shape
 (..., kv_heads, seq, d_v).
 """

@@ -7,8 +7,6 @@ attention.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import nn
 
@@ -44,8 +42,7 @@ def build_feed_forward(config: ModelConfig, device: Device, dtype: torch.dtype |
     if config.moe is not None:
         from cs336_basics.variants.mixture_of_experts import MixtureOfExperts
 
-        experts = replace(config.moe, d_expert=config.moe.d_expert or config.d_ff)
-        return MixtureOfExperts(config.d_model, experts, device=device, dtype=dtype)
+        return MixtureOfExperts(config.d_model, config.d_ff, config.moe, device=device, dtype=dtype)
     from cs336_basics.variants.activations import GatedFeedForward, squared_relu
 
     if config.ffn == "relu2":

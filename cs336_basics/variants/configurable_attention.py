@@ -67,7 +67,7 @@ class ConfigurableAttention(nn.Module):
         if config.value_residual and any(mixer in ("attention", "window") for mixer in config.layer_mixers[:layer]):
             from cs336_basics.variants.value_residual import ValueResidual
 
-            self.value_residual = ValueResidual(config.kv_heads, device=device, dtype=dtype)
+            self.value_residual = ValueResidual(device=device, dtype=dtype)
         self.reads_shared = config.value_residual or config.value_embeddings
 
     def forward(
