@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from cs336_basics.generation import KVCache
+from cs336_basics.kv_cache import KVCache
 from cs336_basics.model import causal_attention
 from cs336_basics.variants.value_residual import ValueResidual, mix_values
 
