@@ -102,6 +102,8 @@ class ModelConfig:
     """normalise the embedding before the first block"""
     logit_softcap: float | None = None
     """bound the logits to (-cap, cap) by cap * tanh(logit / cap)"""
+    short_convolution: int | None = None
+    """positions, its own included, that a causal convolution before each attention lets a position see"""
     initialization: Initialization = "course"
     """how weights are drawn"""
     value_residual: bool = False
@@ -146,7 +148,8 @@ class ModelConfig:
     def has_plain_attention(self, layer: int) -> bool:
         """Whether the layer's mixer is the attention of `model.py`, without any variant."""
         unchanged = all(getattr(self, name) == value for name, value in PLAIN_ATTENTION.items())
-        return unchanged and self.layer_mixers[layer] == "attention" and self.positions != "alibi"
+        attention = self.layer_mixers[layer] == "attention" and self.short_convolution is None
+        return unchanged and attention and self.positions != "alibi"
 
     @property
     def changes_the_stream(self) -> bool:
@@ -197,6 +200,8 @@ def _check_ranges(config: ModelConfig) -> None:
     for name in (*sizes, "d_ff", "num_kv_heads", "head_dim", "attention_window"):
         if getattr(config, name) is not None and getattr(config, name) < 1:
             raise ValueError(f"{name} must be at least 1; got {getattr(config, name)}")
+    if config.short_convolution is not None and config.short_convolution < 2:
+        raise ValueError(f"short_convolution must span at least 2 positions; got {config.short_convolution}")
     for name in ("attn_pdrop", "residual_pdrop"):
         if not 0.0 <= getattr(config, name) < 1.0:
             raise ValueError(f"{name} is a probability and must lie in [0, 1); got {getattr(config, name)}")

@@ -57,7 +57,19 @@ def build_feed_forward(config: ModelConfig, device: Device, dtype: torch.dtype |
 def build_mixer(
     config: ModelConfig, layer: int, rotary: RotaryPositionalEmbedding | None, device: Device, dtype: torch.dtype | None
 ) -> nn.Module:
-    """The mixer of a layer: a state space, a long convolution, latent attention, or attention with changes."""
+    """The mixer of a layer, behind a short convolution if the config asks for one."""
+    mixer = _build_mixer(config, layer, rotary, device, dtype)
+    if config.short_convolution is None:
+        return mixer
+    from cs336_basics.variants.short_convolution import ConvolvedMixer, ShortConvolution
+
+    return ConvolvedMixer(mixer, ShortConvolution(config.d_model, config.short_convolution, device, dtype))
+
+
+def _build_mixer(
+    config: ModelConfig, layer: int, rotary: RotaryPositionalEmbedding | None, device: Device, dtype: torch.dtype | None
+) -> nn.Module:
+    """A state space, a long convolution, latent attention, or attention with changes."""
     mixer = config.layer_mixers[layer]
     if mixer == "state_space":
         from cs336_basics.variants.state_space import SelectiveStateSpace
