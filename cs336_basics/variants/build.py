@@ -57,13 +57,13 @@ def build_feed_forward(config: ModelConfig, device: Device, dtype: torch.dtype |
 def build_mixer(
     config: ModelConfig, layer: int, rotary: RotaryPositionalEmbedding | None, device: Device, dtype: torch.dtype | None
 ) -> nn.Module:
-    """The mixer of a layer, behind a short convolution if the config asks for one."""
+    """The mixer of a layer, behind a Canon layer if the config asks for one."""
     mixer = _build_mixer(config, layer, rotary, device, dtype)
-    if config.short_convolution is None:
+    if config.canon_width is None:
         return mixer
-    from cs336_basics.variants.short_convolution import ConvolvedMixer, ShortConvolution
+    from cs336_basics.variants.canon_layer import CanonLayer, MixerBehindCanon
 
-    return ConvolvedMixer(mixer, ShortConvolution(config.d_model, config.short_convolution, device, dtype))
+    return MixerBehindCanon(mixer, CanonLayer(config.d_model, config.canon_width, device, dtype))
 
 
 def _build_mixer(

@@ -1,13 +1,13 @@
-"""A short causal convolution before attention: every position sees its last few neighbours directly.
+"""Canon layer: a short causal convolution, so that every position sees its last few neighbours before attention.
 
     y_t = x_t + w_1 * x_{t-1} + ... + w_{n-1} * x_{t-n+1}          (* per channel; w = 0 at first, so it begins plain)
 
 "Mia was in the garden" binds a name to a place four tokens on. Attention must spend a layer of heads on finding the
 neighbour at a fixed distance before another layer can look up what belongs together; here that first step costs n
-multiplications per channel. The tour's model learns to bind with less than half of the tokens this way.
+multiplications per channel, and the tour's model learns to bind from far fewer tokens.
 
 Source: So et al. 2021 (Primer, 2109.08668: three wide, behind the projections); Fu et al. 2022 (H3, 2212.14052: the
-shift); Allen-Zhu 2025 (Canon layers, position A). Chosen by `short_convolution`. Read next: `state_space.py`.
+shift); Allen-Zhu 2025 (Canon layers, position A). Chosen by `canon_width`. Read next: `state_space.py`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class _AddNeighbours(torch.autograd.Function):
         return d_x, d_weight
 
 
-class ShortConvolution(nn.Module):
+class CanonLayer(nn.Module):
     """Each channel plus its weighted last `width` - 1 values; `weight` (width - 1, d_model) begins at zero."""
 
     def __init__(
@@ -63,7 +63,7 @@ class ShortConvolution(nn.Module):
         return _AddNeighbours.apply(torch.cat((before, x), dim=-2), weight)[..., before.shape[-2] :, :]
 
 
-class ConvolvedCache:
+class CanonCache:
     """The inputs that the next position's convolution reaches, and the cache of the mixer behind it."""
 
     def __init__(self, mixer: Any) -> None:
@@ -71,27 +71,27 @@ class ConvolvedCache:
         self.inputs: Tensor | None = None
 
 
-class ConvolvedMixer(nn.Module):
-    """A short convolution, then another mixer such as attention."""
+class MixerBehindCanon(nn.Module):
+    """A Canon layer, then another mixer such as attention."""
 
-    def __init__(self, mixer: nn.Module, convolution: ShortConvolution):
+    def __init__(self, mixer: nn.Module, canon: CanonLayer):
         super().__init__()
-        self.convolution, self.mixer = convolution, mixer
+        self.canon, self.mixer = canon, mixer
 
     def forward(self, x: Tensor, token_positions: Tensor | None = None, cache: Any = None, *shared: Any) -> Tensor:
         """As the mixer's own; with a cache, `x` continues what it has seen."""
         if cache is None:
-            return self.mixer(self.convolution(x), token_positions, None, *shared)
-        mixed = self.mixer(self.convolution(x, cache.inputs), token_positions, cache.mixer, *shared)
+            return self.mixer(self.canon(x), token_positions, None, *shared)
+        mixed = self.mixer(self.canon(x, cache.inputs), token_positions, cache.mixer, *shared)
         seen = x if cache.inputs is None else torch.cat((cache.inputs, x), dim=-2)
-        reach = len(self.convolution.weight)
+        reach = len(self.canon.weight)
         cache.inputs = seen[..., max(0, seen.shape[-2] - reach) :, :]
         return mixed
 
-    def new_cache(self, batch: int, capacity: int) -> ConvolvedCache:
+    def new_cache(self, batch: int, capacity: int) -> CanonCache:
         """An empty cache."""
         new_cache: Any = self.mixer.new_cache
-        return ConvolvedCache(new_cache(batch, capacity))
+        return CanonCache(new_cache(batch, capacity))
 
     @property
     def auxiliary_loss(self) -> Tensor | None:
