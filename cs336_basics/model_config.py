@@ -102,6 +102,8 @@ class ModelConfig:
     """normalise the embedding before the first block"""
     logit_softcap: float | None = None
     """bound the logits to (-cap, cap) by cap * tanh(logit / cap)"""
+    canon_width: int | None = None
+    """positions, its own included, that a causal convolution before each attention lets a position see"""
     initialization: Initialization = "course"
     """how weights are drawn"""
     value_residual: bool = False
@@ -146,7 +148,8 @@ class ModelConfig:
     def has_plain_attention(self, layer: int) -> bool:
         """Whether the layer's mixer is the attention of `model.py`, without any variant."""
         unchanged = all(getattr(self, name) == value for name, value in PLAIN_ATTENTION.items())
-        return unchanged and self.layer_mixers[layer] == "attention" and self.positions != "alibi"
+        attention = self.layer_mixers[layer] == "attention" and self.canon_width is None
+        return unchanged and attention and self.positions != "alibi"
 
     @property
     def changes_the_stream(self) -> bool:
@@ -197,6 +200,8 @@ def _check_ranges(config: ModelConfig) -> None:
     for name in (*sizes, "d_ff", "num_kv_heads", "head_dim", "attention_window"):
         if getattr(config, name) is not None and getattr(config, name) < 1:
             raise ValueError(f"{name} must be at least 1; got {getattr(config, name)}")
+    if config.canon_width is not None and config.canon_width < 2:
+        raise ValueError(f"canon_width must span at least 2 positions; got {config.canon_width}")
     for name in ("attn_pdrop", "residual_pdrop"):
         if not 0.0 <= getattr(config, name) < 1.0:
             raise ValueError(f"{name} is a probability and must lie in [0, 1); got {getattr(config, name)}")

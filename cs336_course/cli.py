@@ -72,7 +72,9 @@ def _dispatch(arguments: list[str]) -> int:
     if arguments[0] == "--version":
         print(f"cs336 {_version()}")
         return 0
-    words = max((n for n in range(1, len(arguments) + 1) if " ".join(arguments[:n]) in GROUPS), default=0)  # words of the group
+    words = max(
+        (n for n in range(1, len(arguments) + 1) if " ".join(arguments[:n]) in GROUPS), default=0
+    )  # words of the group
     name, rest = " ".join(arguments[: words + 1]), arguments[words + 1 :]
     if words and (len(arguments) == words or arguments[words] in ("-h", "--help")):
         group = " ".join(arguments[:words])

@@ -54,7 +54,19 @@ def build_feed_forward(config: ModelConfig, device: Device, dtype: torch.dtype |
 def build_mixer(
     config: ModelConfig, layer: int, rotary: RotaryPositionalEmbedding | None, device: Device, dtype: torch.dtype | None
 ) -> nn.Module:
-    """The mixer of a layer: a state space, a long convolution, latent attention, or attention with changes."""
+    """The mixer of a layer, behind a Canon layer if the config asks for one."""
+    mixer = _build_mixer(config, layer, rotary, device, dtype)
+    if config.canon_width is None:
+        return mixer
+    from cs336_basics.variants.canon_layer import CanonLayer, MixerBehindCanon
+
+    return MixerBehindCanon(mixer, CanonLayer(config.d_model, config.canon_width, device, dtype))
+
+
+def _build_mixer(
+    config: ModelConfig, layer: int, rotary: RotaryPositionalEmbedding | None, device: Device, dtype: torch.dtype | None
+) -> nn.Module:
+    """A state space, a long convolution, latent attention, or attention with changes."""
     mixer = config.layer_mixers[layer]
     if mixer == "state_space":
         from cs336_basics.variants.state_space import SelectiveStateSpace

@@ -8,7 +8,8 @@
     values            value residual, value embeddings                       `value_residual.py`, `value_embeddings.py`
 
 All of these combine. When no rule changes the scores, the heads are computed by ATTENTION_FUNCTIONS[config.attention]
-as in the plain model; layers with rules have their own computation whatever the name. Weights have the plain model's
+as in the plain model (ALiBi too, in float32, as a coordinate of the keys, when the name is not "plain"); layers with
+other rules have their own computation whatever the name. Weights have the plain model's
 names. Read next: `latent_attention.py`.
 """
 
@@ -25,7 +26,7 @@ from cs336_basics import model
 from cs336_basics.kv_cache import KVCache, LayerCache, WindowCache
 from cs336_basics.layers import Linear, RotaryPositionalEmbedding
 from cs336_basics.model_config import ModelConfig
-from cs336_basics.variants.alibi import alibi_slopes
+from cs336_basics.variants.alibi import alibi_slopes, with_bias_coordinate
 from cs336_basics.variants.score_rules import ScoreRules, attention_by_rules
 from cs336_basics.variants.shared_state import SharedState
 from cs336_basics.variants.value_embeddings import ValueEmbedding, has_value_embedding
@@ -102,7 +103,10 @@ class ConfigurableAttention(nn.Module):
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, pdrop: float) -> Tensor:
         rules = ScoreRules(self.window, self.config.attention_softcap, self.slopes, self.sinks)
-        if rules != ScoreRules():
+        as_coordinate = self.slopes is not None and self.config.attention != "plain" and q.dtype == torch.float32
+        if as_coordinate and rules == ScoreRules(slopes=self.slopes) and q.shape[-3] == k.shape[-3]:
+            q, k = with_bias_coordinate(q, k, self.slopes)
+        elif rules != ScoreRules():
             return attention_by_rules(q, k, v, rules, pdrop)
         group = q.shape[-3] // k.shape[-3]
         if group > 1 and q.shape[-2] == 1:  # decoding: the queries of a group are rows of one product, no key is copied
