@@ -57,7 +57,9 @@ class BestFitBuffer:
 
     def add(self, document: int, length: int) -> None:
         """Put in a document, last in its queue."""
-        queue = self._queues.setdefault(length, deque())
+        queue = self._queues.get(length)
+        if queue is None:
+            queue = self._queues[length] = deque()
         if not queue:
             self.index.add(length)
         queue.append((self._arrivals, document))
