@@ -12,6 +12,8 @@ Left out: key-value caches (a mask over cached tokens), variants of attention. R
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
@@ -50,7 +52,8 @@ def masked_logits(
         x = x + model.position_embeddings(positions)
     elif model.config.positions == "sinusoidal":
         x = x + model.sinusoids[positions].to(x.dtype)
-    for layer in model.layers:
+    for block in model.layers:
+        layer: Any = block
         x = x + _attend(layer.attn, layer.ln1(x), mask, positions)
         x = x + layer.ffn(layer.ln2(x))
     return model.lm_head(model.ln_final(x))
@@ -68,6 +71,7 @@ def _attend(attention: CausalMultiHeadSelfAttention, x: Tensor, mask: Tensor, po
 
 
 def _check(model: TransformerLM) -> None:
+    """Refuse models whose forward pass is another than the one above."""
     config = model.config
     plain = all(type(layer.attn) is CausalMultiHeadSelfAttention for layer in model.layers)
     if not plain or config.norm != "pre" or getattr(model, "stream", None) is not None:

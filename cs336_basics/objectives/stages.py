@@ -147,7 +147,7 @@ def _training_section(objective: Objective, directory: Path) -> Section:
         f"{results['tokens']:,} tokens, {results['parameters']:,} parameters, {results['seconds']:.0f} s: {rate} "
         f"({final['kind']}). {_sentence(final['note'])}"
     )
-    return Section(objective.title.capitalize(), [Paragraph(text)])
+    return Section(objective.title[0].upper() + objective.title[1:], [Paragraph(text)])
 
 
 def _sentence(note: str) -> str:

@@ -107,8 +107,9 @@ def test_multi_token_loss_equals_a_loop(num_heads) -> None:
     logits = predictor(rows[:, :-1])
     per_head = []
     for ahead, head in enumerate(logits, start=1):
-        terms = [-math.log(np.exp(head[b, t].detach().numpy())[rows[b, t + ahead]] / np.exp(head[b, t].detach().numpy()).sum())
-                 for b in range(3) for t in range(SEQ) if t + ahead <= SEQ]  # fmt: skip
+        weights = np.exp(head.detach().numpy())
+        shares = weights / weights.sum(axis=-1, keepdims=True)
+        terms = [-math.log(shares[b, t, rows[b, t + ahead]]) for b in range(3) for t in range(SEQ) if t + ahead <= SEQ]
         assert len(terms) == 3 * (SEQ + 1 - ahead)
         per_head.append(sum(terms) / len(terms))
     assert multi_token_loss(logits, rows).item() == pytest.approx(sum(per_head) / num_heads, rel=1e-10)
@@ -251,7 +252,7 @@ def test_with_true_conditionals_the_bound_is_the_likelihood() -> None:
 
 
 def test_time_weighted_masks_integrate_to_the_enumerated_bound() -> None:
-    """E over t of E over masks of hidden_nats / t, by Gauss-Legendre in t: exact, it is a polynomial of degree L - 1."""
+    """E over t of E over masks of hidden_nats / t, by Gauss-Legendre: exact for a polynomial of degree L - 1."""
     model = tiny_model(vocab_size=TOY_VOCAB + 1, context_length=TOY_LENGTH + 1, attention="bidirectional")
     nodes, weights = np.polynomial.legendre.leggauss(4)
     with torch.no_grad():
@@ -286,9 +287,8 @@ def test_both_estimators_have_the_enumerated_bound_as_their_mean() -> None:
 def test_the_bound_of_a_wrong_model_lies_above_the_entropy() -> None:
     uniform = lambda ids: torch.zeros(*ids.shape, TOY_VOCAB + 1, dtype=torch.float64)  # noqa: E731
     entropy = -(TOY_JOINT * TOY_JOINT.log()).sum().item()
-    bound = sum(
-        float(p) * enumerated_bound(uniform, row, TOY_VOCAB) for p, row in zip(TOY_JOINT, TOY_ROWS, strict=True)
-    )
+    bounds = [enumerated_bound(uniform, row, TOY_VOCAB) for row in TOY_ROWS]
+    bound = float(TOY_JOINT @ torch.tensor(bounds, dtype=torch.float64))
     assert bound == pytest.approx(TOY_LENGTH * math.log(TOY_VOCAB)) and bound > entropy
 
 
@@ -371,4 +371,4 @@ def test_each_objective_learns_a_batch_and_says_what_its_measure_is_worth(object
     if measured.kind == "exact":
         causal = getattr(module, "model", module)
         expected = torch.nn.functional.cross_entropy(causal(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
-        assert measured.nats == pytest.approx(expected.item() * rows[:, 1:].numel(), rel=1e-5)
+        assert measured.nats == pytest.approx(expected.item() * rows[:, 1:].numel(), rel=1e-4)
