@@ -149,11 +149,10 @@ def test_every_row_begins_a_document_and_whole_documents_stay_whole() -> None:
 
 
 def test_epochs_use_each_document_once() -> None:
-    """As many placements as there are documents: buffer and rows together hold each document exactly `epoch` times."""
+    """Rows and buffer together hold each document as often as it has entered, which differs by one at most."""
     tokens = corpus(5, 40, 12)
     packer = BestFitPacker(tokens, end_of_text=EOT, context_length=15, buffer_size=6)
     seen = Counter()
-    first_token = {int(tokens[s]): i for i, s in enumerate(packer.table.starts)}
     placed = packer.table.piece
 
     def recording(number, length):
@@ -165,11 +164,11 @@ def test_epochs_use_each_document_once() -> None:
         packer.next_row()
     seen.update(packer.buffer.documents())
     expected = Counter(i % len(packer.table) for i in range(packer.taken))
-    assert seen == expected and len(first_token) == len(packer.table)
+    assert seen == expected
 
 
 def test_packing_wastes_less_than_greedy_cutting_and_at_least_the_unavoidable() -> None:
-    lengths = np.maximum(2, np.random.default_rng(0).lognormal(6.0286, 1.2, 20_000).astype(int))
+    lengths = np.maximum(2, np.random.default_rng(0).lognormal(6.0286, 1.2, 12_000).astype(int))
     capacity, left, greedy = 2049, 2049, 0
     for length in lengths.tolist():
         greedy += max(0, length - left)
@@ -181,12 +180,12 @@ def test_packing_wastes_less_than_greedy_cutting_and_at_least_the_unavoidable() 
             number, length = next(source)
             buffer.add(number, min(length, capacity))
 
-    for _ in range(5000):
+    for _ in range(3000):
         for document, placed in plan_row(buffer, refill, capacity=capacity):
             used += int(lengths[document])
             kept += placed
     floor = np.maximum(lengths - capacity, 0).sum() / lengths.sum()
-    assert kept == 5000 * capacity
+    assert kept == 3000 * capacity
     assert floor - 0.02 < 1 - kept / used < 0.346 < greedy / lengths.sum()
 
 
