@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cs336_basics import checkpoint
 from cs336_basics.data import END_OF_TEXT, document_starts, get_batch, open_tokens, read_manifest
@@ -37,6 +37,7 @@ from cs336_basics.model import TransformerLM
 from cs336_basics.nn_utils import clip_gradient, cross_entropy
 from cs336_basics.optimizer import AdamW
 from cs336_basics.optimizers.muon import Muon, muon_groups
+from cs336_basics.packing import BestFitPacker, Packer, StreamPacker, next_batch
 from cs336_basics.runs.atomic import atomic_write, write_json
 from cs336_basics.runs.directory import RunDirectory
 from cs336_basics.runs.trackers import open_trackers
@@ -152,6 +153,7 @@ class _Trainer:
         if config.windows == "documents" and self.tokenizer is not None:
             end_of_text = self.tokenizer.special_id(END_OF_TEXT)
             self.starts = document_starts(self.train_tokens, end_of_text, config.model.context_length)
+        self.packer = self._make_packer()
         torch.manual_seed(config.seed)  # weights and dropout
         self.sampler = torch.Generator().manual_seed(config.seed * 1_000_003 + strategy.rank + 1)
         self.model = TransformerLM(config.model, device=self.device)
@@ -166,6 +168,30 @@ class _Trainer:
         if o.name == "muon":
             return Muon(muon_groups(named_parameters), **options)
         return AdamW([p for _, p in named_parameters], **options)
+
+    def _make_packer(self) -> Packer | None:
+        """The source of rows in order; None for random windows."""
+        strategy, context_length = self.strategy, self.config.model.context_length
+        rank, world_size = strategy.rank, strategy.world_size
+        if self.config.windows == "stream":
+            return StreamPacker(self.train_tokens, context_length=context_length, rank=rank, world_size=world_size)
+        if self.config.windows == "best-fit" and self.tokenizer is not None:
+            end_of_text = self.tokenizer.special_id(END_OF_TEXT)
+            return BestFitPacker(
+                self.train_tokens, end_of_text=end_of_text, context_length=context_length, rank=rank,
+                world_size=world_size,
+            )  # fmt: skip
+        return None
+
+    def _next_batch(self) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of one forward pass."""
+        batch_size = self.config.batch_size
+        if self.packer is not None:
+            return next_batch(self.packer, batch_size, device=self.device)
+        return get_batch(
+            self.train_tokens, batch_size, self.config.model.context_length, self.device, generator=self.sampler,
+            starts=self.starts,
+        )  # fmt: skip
 
     def _open(self, path: Path) -> Any:
         vocab_size = read_manifest(path)["vocab_size"]
@@ -187,6 +213,8 @@ class _Trainer:
             torch.set_rng_state(state["torch_rng"])
             if self.device.type == "cuda" and state["cuda_rng"] is not None:
                 torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+            if self.packer is not None:
+                self.packer.load_state_dict(state["packer"])
         if self.strategy.rank == 0:
             self.run.truncate_log(after_step=self.step if newest is not None else -1)
 
@@ -197,6 +225,7 @@ class _Trainer:
             self.module, self.optimizer, self.step, folder / f"step_{self.step:08d}.pt",
             seconds=self.seconds, sampler=self.sampler.get_state(), torch_rng=torch.get_rng_state(),
             cuda_rng=torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            packer=None if self.packer is None else self.packer.state_dict(),
         )  # fmt: skip
         if self.strategy.rank == 0:
             for old in sorted(folder.glob("step_*.pt"))[: -self.config.keep_checkpoints]:
@@ -227,10 +256,7 @@ class _Trainer:
         config, started = self.config, time.perf_counter()
         loss = torch.zeros((), device=self.device)
         for _ in range(config.gradient_accumulation):
-            inputs, targets = get_batch(
-                self.train_tokens, config.batch_size, config.model.context_length, self.device,
-                generator=self.sampler, starts=self.starts,
-            )  # fmt: skip
+            inputs, targets = self._next_batch()
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast):
                 part = cross_entropy(self.forward(inputs), targets) / config.gradient_accumulation
             part.backward()
