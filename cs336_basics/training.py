@@ -37,7 +37,8 @@ from cs336_basics.model import TransformerLM
 from cs336_basics.nn_utils import clip_gradient, cross_entropy
 from cs336_basics.optimizer import AdamW
 from cs336_basics.optimizers.muon import Muon, muon_groups
-from cs336_basics.packing import BestFitPacker, Packer, StreamPacker, next_batch
+from cs336_basics.packing.packer import next_batch
+from cs336_basics.packing.windows import packer_for_windows
 from cs336_basics.runs.atomic import atomic_write, write_json
 from cs336_basics.runs.directory import RunDirectory
 from cs336_basics.runs.trackers import open_trackers
@@ -153,7 +154,11 @@ class _Trainer:
         if config.windows == "documents" and self.tokenizer is not None:
             end_of_text = self.tokenizer.special_id(END_OF_TEXT)
             self.starts = document_starts(self.train_tokens, end_of_text, config.model.context_length)
-        self.packer = self._make_packer()
+        self.packer = packer_for_windows(
+            config.windows, self.train_tokens, context_length=config.model.context_length,
+            end_of_text=None if self.tokenizer is None else self.tokenizer.special_id(END_OF_TEXT),
+            rank=strategy.rank, world_size=strategy.world_size,
+        )  # fmt: skip
         torch.manual_seed(config.seed)  # weights and dropout
         self.sampler = torch.Generator().manual_seed(config.seed * 1_000_003 + strategy.rank + 1)
         self.model = TransformerLM(config.model, device=self.device)
@@ -168,20 +173,6 @@ class _Trainer:
         if o.name == "muon":
             return Muon(muon_groups(named_parameters), **options)
         return AdamW([p for _, p in named_parameters], **options)
-
-    def _make_packer(self) -> Packer | None:
-        """The source of rows in order; None for random windows."""
-        strategy, context_length = self.strategy, self.config.model.context_length
-        rank, world_size = strategy.rank, strategy.world_size
-        if self.config.windows == "stream":
-            return StreamPacker(self.train_tokens, context_length=context_length, rank=rank, world_size=world_size)
-        if self.config.windows == "best-fit" and self.tokenizer is not None:
-            end_of_text = self.tokenizer.special_id(END_OF_TEXT)
-            return BestFitPacker(
-                self.train_tokens, end_of_text=end_of_text, context_length=context_length, rank=rank,
-                world_size=world_size,
-            )  # fmt: skip
-        return None
 
     def _next_batch(self) -> tuple[Tensor, Tensor]:
         """Inputs and targets of one forward pass."""
