@@ -156,7 +156,7 @@ class _Trainer:
             self.starts = document_starts(self.train_tokens, end_of_text, config.model.context_length)
         self.packer = packer_for_windows(
             config.windows, self.train_tokens, context_length=config.model.context_length,
-            end_of_text=None if self.tokenizer is None else self.tokenizer.special_id(END_OF_TEXT),
+            end_of_text=self.tokenizer.special_id(END_OF_TEXT) if self.tokenizer and config.windows == "best-fit" else None,
             rank=strategy.rank, world_size=strategy.world_size,
         )  # fmt: skip
         torch.manual_seed(config.seed)  # weights and dropout
