@@ -156,7 +156,7 @@ class _Trainer:
             self.starts = document_starts(self.train_tokens, end_of_text, config.model.context_length)
         self.packer = packer_for_windows(
             config.windows, self.train_tokens, context_length=config.model.context_length,
-            end_of_text=self.tokenizer.special_id(END_OF_TEXT) if self.tokenizer and config.windows == "best-fit" else None,
+            end_of_text=self._end_of_text() if config.windows == "best-fit" else None,
             rank=strategy.rank, world_size=strategy.world_size,
         )  # fmt: skip
         torch.manual_seed(config.seed)  # weights and dropout
@@ -173,16 +173,6 @@ class _Trainer:
         if o.name == "muon":
             return Muon(muon_groups(named_parameters), **options)
         return AdamW([p for _, p in named_parameters], **options)
-
-    def _next_batch(self) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of one forward pass."""
-        batch_size = self.config.batch_size
-        if self.packer is not None:
-            return next_batch(self.packer, batch_size, device=self.device)
-        return get_batch(
-            self.train_tokens, batch_size, self.config.model.context_length, self.device, generator=self.sampler,
-            starts=self.starts,
-        )  # fmt: skip
 
     def _open(self, path: Path) -> Any:
         vocab_size = read_manifest(path)["vocab_size"]
@@ -214,9 +204,9 @@ class _Trainer:
         folder = self.run.path / "checkpoints"
         self.strategy.save(
             self.module, self.optimizer, self.step, folder / f"step_{self.step:08d}.pt",
+            packer=None if self.packer is None else self.packer.state_dict(),
             seconds=self.seconds, sampler=self.sampler.get_state(), torch_rng=torch.get_rng_state(),
             cuda_rng=torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
-            packer=None if self.packer is None else self.packer.state_dict(),
         )  # fmt: skip
         if self.strategy.rank == 0:
             for old in sorted(folder.glob("step_*.pt"))[: -self.config.keep_checkpoints]:
@@ -241,6 +231,20 @@ class _Trainer:
                 if stop():
                     raise Interrupted(f"stopped after step {self.step} of {config.num_steps}; saved in {self.run.path}")
         return self._finish() if main else {}
+
+    def _next_batch(self) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of one forward pass."""
+        batch_size = self.config.batch_size
+        if self.packer is not None:
+            return next_batch(self.packer, batch_size, device=self.device)
+        return get_batch(
+            self.train_tokens, batch_size, self.config.model.context_length, self.device, generator=self.sampler,
+            starts=self.starts,
+        )  # fmt: skip
+
+    def _end_of_text(self) -> int | None:
+        """Id of the separator, where there is a tokenizer to tell it."""
+        return None if self.tokenizer is None else self.tokenizer.special_id(END_OF_TEXT)
 
     def _update(self) -> dict[str, Any]:
         """One optimizer update; returns its log record."""
