@@ -3,14 +3,15 @@
     softmax(x)_i        = exp(x_i - max x) / sum_j exp(x_j - max x)
     log_softmax(x)_i    = x_i - logsumexp(x)
     cross_entropy(x, y) = mean over positions of logsumexp(x) - x_y
+    z_loss(x)           = mean over positions of logsumexp(x)^2
 
 Each of the three first subtracts the row's maximum, which cancels in the quotient and keeps exp() from overflowing,
 and works in float32 when given bfloat16 or float16. Softmax and cross-entropy spell out their gradients
 (`autograd.Function`): the formulas are short, worth seeing once, and save the two or three extra copies of a (batch,
 seq, vocab) tensor that the automatic graph keeps.
 
-Handout: softmax, cross_entropy, gradient_clipping, positionwise_feedforward (SiLU, GELU). Left out: label smoothing,
-z-loss. Read next: `model.py`.
+Handout: softmax, cross_entropy, gradient_clipping, positionwise_feedforward (SiLU, GELU). Left out: label smoothing;
+the loss without all logits at once (`chunked_loss.py`). Read next: `model.py`.
 """
 
 from __future__ import annotations
@@ -72,27 +73,35 @@ def log_softmax(x: Float[Tensor, "..."], dim: int) -> Float[Tensor, "..."]:
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Loss per row, log sum exp(x) - x_y; dx = (softmax(x) - onehot(y)) * dloss."""
+    """Per row lse = log sum exp(x) and the loss lse - x_y; dx = softmax(x) * (dloss + dlse) - onehot(y) * dloss."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         top = logits.amax(dim=-1, keepdim=True)
         exps = (logits - top).exp_()
         total = exps.sum(dim=-1, keepdim=True)
         ctx.save_for_backward(exps, total, targets)
-        return (total.log() + top - logits.gather(-1, targets.unsqueeze(-1))).squeeze(-1)
+        lse = total.log() + top
+        return (lse - logits.gather(-1, targets.unsqueeze(-1))).squeeze(-1), lse.squeeze(-1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         exps, total, targets = ctx.saved_tensors
-        grad = grads[0].unsqueeze(-1)
-        d_logits = exps * (grad / total)
-        return d_logits.scatter_add_(-1, targets.unsqueeze(-1), -grad), None
+        d_loss, d_lse = (grad.unsqueeze(-1) for grad in grads)
+        d_logits = exps * ((d_loss + d_lse) / total)
+        return d_logits.scatter_add_(-1, targets.unsqueeze(-1), -d_loss), None
 
 
 def token_losses(inputs: Float[Tensor, "*batch vocab"], targets: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """Negative log-likelihood of each target, in nats, float32 or better; see `cross_entropy`."""
+    return token_losses_and_normalizers(inputs, targets)[0]
+
+
+def token_losses_and_normalizers(
+    inputs: Float[Tensor, "*batch vocab"], targets: Int[Tensor, "*batch"]
+) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+    """`token_losses`, and the logsumexp of each position's logits, which `z_loss` takes."""
     if inputs.shape[:-1] != targets.shape:
         raise ValueError(
             f"cross-entropy needs targets of shape {tuple(inputs.shape[:-1])}, the logits' shape without its last "
@@ -117,6 +126,16 @@ def cross_entropy(inputs: Float[Tensor, "*batch vocab"], targets: Int[Tensor, "*
     return token_losses(inputs, targets).mean()
 
 
+def z_loss(normalizers: Float[Tensor, "*batch"]) -> Float[Tensor, ""]:
+    """Mean square of the logsumexps: a small multiple of it keeps the softmax's normalizer near 1.
+
+    The softmax does not change when a constant is added to all logits, so nothing else stops them from drifting.
+
+    Source: Chowdhery et al. 2022 (PaLM), section 5, with the coefficient 1e-4.
+    """
+    return normalizers.square().mean()
+
+
 def silu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """x * sigmoid(x), also called swish (Elfwing et al. 2017)."""
     return x * torch.sigmoid(x)
@@ -130,6 +149,11 @@ def gelu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 def relu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """max(0, x)."""
     return x.clamp(min=0)
+
+
+def softcap(x: Float[Tensor, "..."], cap: float) -> Float[Tensor, "..."]:
+    """cap * tanh(x / cap): near the identity for small x, always within (-cap, cap) (Gemma 2, 2408.00118)."""
+    return cap * torch.tanh(x / cap)
 
 
 @torch.no_grad()

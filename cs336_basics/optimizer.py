@@ -6,7 +6,7 @@
             theta <- theta - lr * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
 
 Handout: learning_rate_tuning, adamw, learning_rate_schedule; 14 FLOPs and 16 bytes per float32 parameter for AdamW.
-Both read their hyperparameters from `param_groups` at each step, so that a schedule may change them. Left out: fused
+All read their hyperparameters from `param_groups` at each step, so that a schedule may change them. Left out: fused
 and sharded forms (`cs336_systems`), Muon and others (`optimizers/`). Read next: `data.py`.
 """
 
@@ -20,28 +20,50 @@ import torch
 from torch import Tensor
 
 
-class SGD(torch.optim.Optimizer):
-    """Gradient descent whose step shrinks with the square root of the step count."""
-
-    def __init__(self, params: Iterable[Any], lr: float = 1e-3):
-        if not lr >= 0:
-            raise ValueError(f"lr must not be negative; got {lr}")
-        super().__init__(params, {"lr": lr})
+class ParameterwiseOptimizer(torch.optim.Optimizer):
+    """An optimizer that updates each parameter by itself: a subclass says how in `_update`."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
         """Update every parameter that has a gradient; return the closure's loss if one is given."""
-        loss = _evaluate(closure)
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
-                    t = self.state[p].get("t", 0)
-                    p -= group["lr"] / math.sqrt(t + 1) * p.grad
-                    self.state[p]["t"] = t + 1
+                    self._update(p, p.grad, group)
         return loss
 
+    def _update(self, p: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
+        raise NotImplementedError
 
-class AdamW(torch.optim.Optimizer):
+
+def check_hyperparameters(*, betas: tuple[float, ...] = (), **values: float) -> None:
+    """Raise a ValueError unless each of `values` is at least 0 and each of `betas` in [0, 1)."""
+    for name, value in values.items():
+        if not value >= 0:
+            raise ValueError(f"{name} must not be negative; got {value}")
+    for beta in betas:
+        if not 0 <= beta < 1:
+            raise ValueError(f"each of betas must lie in [0, 1); got {tuple(betas)}")
+
+
+class SGD(ParameterwiseOptimizer):
+    """Gradient descent whose step shrinks with the square root of the step count."""
+
+    def __init__(self, params: Iterable[Any], lr: float = 1e-3):
+        check_hyperparameters(lr=lr)
+        super().__init__(params, {"lr": lr})
+
+    def _update(self, p: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
+        t = self.state[p].get("t", 0)
+        p -= group["lr"] / math.sqrt(t + 1) * grad
+        self.state[p]["t"] = t + 1
+
+
+class AdamW(ParameterwiseOptimizer):
     """Adam with weight decay decoupled from the gradient; matches torch.optim.AdamW to float rounding.
 
     Args:
@@ -61,23 +83,8 @@ class AdamW(torch.optim.Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.01,
     ):
-        for name, value in (("lr", lr), ("eps", eps), ("weight_decay", weight_decay)):
-            if not value >= 0:
-                raise ValueError(f"{name} must not be negative; got {value}")
-        for beta in betas:
-            if not 0 <= beta < 1:
-                raise ValueError(f"each of betas must lie in [0, 1); got {tuple(betas)}")
+        check_hyperparameters(lr=lr, eps=eps, weight_decay=weight_decay, betas=betas)
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
-        """Update every parameter that has a gradient; return the closure's loss if one is given."""
-        loss = _evaluate(closure)
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    self._update(p, p.grad, group)
-        return loss
 
     def _update(self, p: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
         state = self.state[p]
@@ -92,13 +99,6 @@ class AdamW(torch.optim.Optimizer):
         v = state["v"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
         denominator = v.sqrt().mul_(1 / math.sqrt(1 - beta2**t)).add_(group["eps"])
         p.addcdiv_(m, denominator, value=-group["lr"] / (1 - beta1**t))
-
-
-def _evaluate(closure: Callable[[], Tensor] | None) -> Tensor | None:
-    if closure is None:
-        return None
-    with torch.enable_grad():
-        return closure()
 
 
 def get_lr_cosine_schedule(
@@ -125,6 +125,9 @@ def get_lr_wsd_schedule(
 ) -> float:
     """Warm-up, stable, decay: linear from 0 up, flat, linear to the minimum over the last `decay_iters` steps.
 
+    With its straight sides this is also the schedule called trapezoid. It is continuous if
+    warmup_iters + decay_iters <= total_iters; otherwise it falls from the warm-up onto the decay line.
+
     Source: Hu et al. 2024 (MiniCPM), section 4.
     """
     if it < warmup_iters:
@@ -133,3 +136,28 @@ def get_lr_wsd_schedule(
         return min_learning_rate
     remaining = min(1.0, (total_iters - it) / max(decay_iters, 1))
     return min_learning_rate + (max_learning_rate - min_learning_rate) * remaining
+
+
+def get_lr_linear_schedule(
+    it: int, max_learning_rate: float, min_learning_rate: float, warmup_iters: int, total_iters: int
+) -> float:
+    """Linear from 0 up to the maximum at `warmup_iters`, then linear down to the minimum at `total_iters`.
+
+    Source: Devlin et al. 2019 (BERT), appendix A.2; a trapezoid without its flat part.
+    """
+    decay_iters = total_iters - warmup_iters
+    return get_lr_wsd_schedule(it, max_learning_rate, min_learning_rate, warmup_iters, decay_iters, total_iters)
+
+
+def get_lr_inverse_sqrt_schedule(
+    it: int, max_learning_rate: float, min_learning_rate: float, warmup_iters: int
+) -> float:
+    """Linear warm-up from 0, then max * sqrt(warmup_iters / it), never below the minimum; it has no end.
+
+    Without warm-up the maximum stands at it = 1 (and at 0, where the formula is infinite).
+
+    Source: Vaswani et al. 2017, section 5.3, with the peak given instead of d_model.
+    """
+    if it < warmup_iters:
+        return max_learning_rate * it / warmup_iters
+    return max(min_learning_rate, max_learning_rate * math.sqrt(max(warmup_iters, 1) / max(it, 1)))

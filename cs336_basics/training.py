@@ -5,6 +5,8 @@
 Everything that a later step depends on (weights, moments, random states, position in the data) is in each checkpoint,
 so a run killed at any moment and started again with the same command ends, on a CPU, in the same weights bit for bit;
 its log is cut back to the checkpoint and continues. Ctrl-C finishes the step, saves, and says how to go on.
+Validation, samples and the final file see the average of the weights where there is one: the moving average of
+`ema.py`, or the one that schedule-free AdamW computes. What is minimised is in `training_loss.py`.
 
 How work is spread over processes is a `Strategy`; `SingleProcess` is the plain one, `cs336_systems/parallel` has
 others. Handout: training_together, experiment_log. Read next: `runs/directory.py`.
@@ -13,15 +15,11 @@ others. Handout: training_together, experiment_log. Read next: `runs/directory.p
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import math
 import os
 import re
-import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -31,20 +29,22 @@ from torch import Tensor, nn
 
 from cs336_basics import checkpoint
 from cs336_basics.data import END_OF_TEXT, document_starts, get_batch, open_tokens, read_manifest
+from cs336_basics.ema import WeightAverage, weights_replaced
 from cs336_basics.evaluation import Evaluation, evaluate_documents, evaluate_windows
 from cs336_basics.generation import generate_text
 from cs336_basics.model import TransformerLM
-from cs336_basics.nn_utils import clip_gradient, cross_entropy
-from cs336_basics.optimizer import AdamW
-from cs336_basics.optimizers.muon import Muon, muon_groups
+from cs336_basics.nn_utils import clip_gradient
+from cs336_basics.optimizers.build import build_optimizer
 from cs336_basics.packing.packer import next_batch
 from cs336_basics.packing.windows import packer_for_windows
 from cs336_basics.runs.atomic import atomic_write, write_json
 from cs336_basics.runs.directory import RunDirectory
+from cs336_basics.runs.machine import choose_device, keep_freed_memory, stop_requests, uses_bfloat16
 from cs336_basics.runs.trackers import open_trackers
 from cs336_basics.runs.training_progress import training_progress
 from cs336_basics.tokenization.tokenizer import Tokenizer
 from cs336_basics.training_config import TrainConfig
+from cs336_basics.training_loss import TrainingLoss
 
 CHECKPOINT_NAME = re.compile(r"step_(\d+)\.pt")
 
@@ -162,17 +162,17 @@ class _Trainer:
         torch.manual_seed(config.seed)  # weights and dropout
         self.sampler = torch.Generator().manual_seed(config.seed * 1_000_003 + strategy.rank + 1)
         self.model = TransformerLM(config.model, device=self.device)
-        self.module, self.optimizer = strategy.wrap(self.model, self._make_optimizer)
-        self.forward = torch.compile(self.module) if config.compile else self.module
+        self.module, self.optimizer = strategy.wrap(
+            self.model, lambda named_parameters: build_optimizer(config.optimizer, named_parameters)
+        )
+        self.loss = TrainingLoss(
+            self.model, self.module, z_loss=config.z_loss, chunk_tokens=config.chunked_loss, compile=config.compile
+        )
+        self.ema: WeightAverage | None = None
+        if config.ema_decay:
+            self.ema = WeightAverage(self.model.named_parameters(), decay=config.ema_decay, start=config.ema_start)
         self.step, self.seconds = 0, 0.0
         self._resume()
-
-    def _make_optimizer(self, named_parameters: Any) -> AdamW:
-        o = self.config.optimizer
-        options: Any = {"lr": o.max_learning_rate, "betas": o.betas, "eps": o.eps, "weight_decay": o.weight_decay}
-        if o.name == "muon":
-            return Muon(muon_groups(named_parameters), **options)
-        return AdamW([p for _, p in named_parameters], **options)
 
     def _open(self, path: Path) -> Any:
         vocab_size = read_manifest(path)["vocab_size"]
@@ -191,6 +191,8 @@ class _Trainer:
             state = self.strategy.load(self.module, self.optimizer, newest)
             self.step, self.seconds = int(state["iteration"]), float(state["seconds"])
             self.sampler.set_state(state["sampler"])
+            if self.ema is not None:
+                self.ema.load_state_dict(state["ema"])
             torch.set_rng_state(state["torch_rng"])
             if self.device.type == "cuda" and state["cuda_rng"] is not None:
                 torch.cuda.set_rng_state(state["cuda_rng"], self.device)
@@ -207,6 +209,7 @@ class _Trainer:
             packer=None if self.packer is None else self.packer.state_dict(),
             seconds=self.seconds, sampler=self.sampler.get_state(), torch_rng=torch.get_rng_state(),
             cuda_rng=torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            ema=None if self.ema is None else self.ema.state_dict(),
         )  # fmt: skip
         if self.strategy.rank == 0:
             for old in sorted(folder.glob("step_*.pt"))[: -self.config.keep_checkpoints]:
@@ -249,31 +252,35 @@ class _Trainer:
     def _update(self) -> dict[str, Any]:
         """One optimizer update; returns its log record."""
         config, started = self.config, time.perf_counter()
-        loss = torch.zeros((), device=self.device)
+        total = torch.zeros(2, device=self.device)  # objective and cross-entropy
         for _ in range(config.gradient_accumulation):
             inputs, targets = self._next_batch()
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast):
-                part = cross_entropy(self.forward(inputs), targets) / config.gradient_accumulation
-            part.backward()
-            loss += part.detach()
+                loss = self.loss(inputs, targets)
+            (loss.objective / config.gradient_accumulation).backward()
+            total += torch.stack((loss.objective.detach(), loss.cross_entropy)) / config.gradient_accumulation
         self.strategy.finish_gradients(self.module)
         norm = clip_gradient(self.module.parameters(), config.optimizer.max_grad_norm)
         learning_rate = config.optimizer.learning_rate(self.step, config.num_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        value = self.strategy.mean(loss.item())
-        if not math.isfinite(value):
+        objective, cross_entropy = (self.strategy.mean(value) for value in total.tolist())
+        if not math.isfinite(objective):
             raise ValueError(
-                f"the training loss became {value} at step {self.step + 1}; lower optimizer.max_learning_rate "
+                f"the training loss became {objective} at step {self.step + 1}; lower optimizer.max_learning_rate "
                 f"(now {config.optimizer.max_learning_rate}) or lengthen the warm-up, and start in a new directory"
             )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.ema is not None:
+            self.ema.update()
         self.step += 1
         self.seconds += time.perf_counter() - started
+        extra = {} if objective == cross_entropy else {"objective": objective}
         return {
-            "step": self.step, "train_loss": value, "learning_rate": learning_rate, "grad_norm": float(norm),
-            "tokens": self.step * config.tokens_per_step * self.strategy.world_size, "seconds": round(self.seconds, 3),
+            "step": self.step, "train_loss": cross_entropy, **extra, "learning_rate": learning_rate,
+            "grad_norm": float(norm), "seconds": round(self.seconds, 3),
+            "tokens": self.step * config.tokens_per_step * self.strategy.world_size,
         }  # fmt: skip
 
     def evaluate(self, full: bool = True) -> Evaluation:
@@ -290,7 +297,16 @@ class _Trainer:
                 )
             return evaluate_windows(self.model, tokens, context, **options)
 
+    def averaged(self) -> contextlib.AbstractContextManager[None]:
+        """While inside, the model holds the weights to show: an average where there is one."""
+        source: Any = self.ema or self.optimizer
+        return weights_replaced(source.evaluation_weights() if hasattr(source, "evaluation_weights") else {})
+
     def _validate(self, full: bool) -> dict[str, Any]:
+        with self.averaged():
+            return self._validation_record(full)
+
+    def _validation_record(self, full: bool) -> dict[str, Any]:
         result = self.evaluate(full)
         record = {"validation_loss": result.loss, "perplexity": result.perplexity}
         if result.bytes:
@@ -303,7 +319,8 @@ class _Trainer:
 
     def _finish(self) -> dict[str, Any]:
         """Write the final model, the plot and the summary."""
-        save_model(self.model, self.run.path)
+        with self.averaged():
+            save_model(self.model, self.run.path)
         log = self.run.read_log()
         manifest = read_manifest(self.config.valid_tokens)
         floor = manifest["nats"] / manifest["num_tokens"] if "nats" in manifest else None
@@ -342,58 +359,3 @@ def latest_checkpoint(directory: Path) -> Path | None:
     """The checkpoint of the highest step under `directory`/checkpoints."""
     found = [path for path in (directory / "checkpoints").glob("step_*.pt") if CHECKPOINT_NAME.fullmatch(path.name)]
     return max(found, key=lambda path: int(path.stem.removeprefix("step_")), default=None)
-
-
-def choose_device(name: str) -> torch.device:
-    """Turn "auto" into a GPU where there is one, else the CPU; other names are taken as they are."""
-    if name != "auto":
-        device = torch.device(name)
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise ValueError(
-                f"device {name!r} is asked for, but torch finds no CUDA GPU here; use device='cpu' or 'auto'"
-            )
-        return device
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def uses_bfloat16(precision: str, device: torch.device) -> bool:
-    """Whether forward and backward run in bfloat16: when asked for, or on a GPU that has it when "auto"."""
-    if precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return precision == "bfloat16"
-
-
-@contextlib.contextmanager
-def stop_requests() -> Iterator[Callable[[], bool]]:
-    """While inside, Ctrl-C and SIGTERM set a flag instead of breaking a step; a second Ctrl-C breaks it after all."""
-    caught: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-
-    def remember(number: int, frame: Any) -> None:
-        if caught and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        caught.append(number)
-
-    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(caught)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def keep_freed_memory() -> None:
-    """Ask glibc to reuse large freed blocks instead of returning them to the system, which speeds up CPU steps.
-
-    By default each tensor above 32 MB is mapped afresh and its pages are zeroed one fault at a time.
-    """
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, "mallopt"):
-            trim_threshold, mmap_threshold, one_gigabyte = -1, -3, 1 << 30
-            libc.mallopt(mmap_threshold, one_gigabyte)
-            libc.mallopt(trim_threshold, one_gigabyte)

@@ -10,31 +10,54 @@ from pathlib import Path
 from typing import Literal
 
 from cs336_basics.model import ModelConfig
-from cs336_basics.optimizer import get_lr_cosine_schedule, get_lr_wsd_schedule
+from cs336_basics.optimizer import (
+    get_lr_cosine_schedule,
+    get_lr_inverse_sqrt_schedule,
+    get_lr_linear_schedule,
+    get_lr_wsd_schedule,
+)
+
+APPLIES_TO = {
+    "betas": ("adamw", "muon", "soap", "lion", "schedule_free"),
+    "eps": ("adamw", "muon", "soap", "schedule_free"),
+    "precondition_every": ("soap",),
+    "relative_step": ("adafactor",),
+}
+"""the optimizers that have an option"""
+WITH_DECAY_STEPS = ("wsd", "trapezoid")
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
     """The optimizer and its learning-rate schedule."""
 
-    name: Literal["adamw", "muon"] = "adamw"
-    """adamw for all weights, or muon for the matrices inside the blocks and adamw for the rest"""
+    name: Literal["adamw", "muon", "soap", "lion", "adafactor", "schedule_free"] = "adamw"
+    """adamw, lion, adafactor or schedule_free (AdamW) for all weights; muon for the matrices inside the blocks, soap
+    for all matrices, both with adamw for the rest"""
     max_learning_rate: float = 1e-3
     """highest learning rate"""
     min_learning_rate: float | None = None
     """learning rate at the end; a tenth of the highest by default"""
-    schedule: Literal["cosine", "wsd", "constant"] = "cosine"
-    """how the rate falls after warm-up; it reaches the minimum at the last step"""
+    schedule: Literal["cosine", "linear", "wsd", "trapezoid", "inverse_sqrt", "constant"] = "cosine"
+    """how the rate falls after warm-up: cosine, linear and wsd (warm-up, stable, decay; trapezoid is its other name)
+    reach the minimum at the last step; inverse_sqrt never falls below it; constant ignores it"""
     warmup_steps: int = 100
     """steps of linear warm-up from 0"""
     decay_steps: int | None = None
     """wsd: steps of linear decay at the end; a fifth of the run by default"""
     betas: tuple[float, float] = (0.9, 0.95)
-    """decay rates of AdamW's moment estimates"""
+    """decay rates of the moment estimates; for lion, which the paper gives (0.95, 0.98) on language, of its momentum;
+    for schedule_free, share of the average in the training weights and decay rate of the second moment"""
     eps: float = 1e-8
-    """AdamW's denominator offset"""
+    """offset of the denominator, outside the root"""
     weight_decay: float = 0.1
     """share of each weight removed per step, times the learning rate"""
+    weight_decay_on: Literal["all", "matrices"] = "all"
+    """which weights decay: all, or only matrices other than embedding tables (no gains of norms, no vectors)"""
+    precondition_every: int = 10
+    """soap: steps between updates of its bases"""
+    relative_step: bool = False
+    """adafactor: multiply the rate by the size of the weights and bound it by 1/sqrt(step)"""
     max_grad_norm: float = 1.0
     """gradients with a larger joint norm are scaled down to it"""
 
@@ -50,6 +73,30 @@ class OptimizerConfig:
             raise ValueError(f"warmup_steps must not be negative; got {self.warmup_steps}")
         if not self.max_grad_norm > 0:
             raise ValueError(f"max_grad_norm must be positive; got {self.max_grad_norm}; use inf for no clipping")
+        if self.decay_steps is not None and self.decay_steps < 0:
+            raise ValueError(f"decay_steps must not be negative; got {self.decay_steps}")
+        if self.precondition_every < 1:
+            raise ValueError(f"precondition_every must be at least 1; got {self.precondition_every}")
+        self._check_that_options_apply()
+
+    def _check_that_options_apply(self) -> None:
+        for field_name, names in APPLIES_TO.items():
+            value = getattr(self, field_name)
+            if value != getattr(type(self), field_name) and self.name not in names:
+                raise ValueError(
+                    f"optimizer.{field_name}={value} does not apply to {self.name}, only to {', '.join(names)}; "
+                    "leave it out or choose another optimizer"
+                )
+        if self.decay_steps is not None and self.schedule not in WITH_DECAY_STEPS:
+            raise ValueError(
+                f"optimizer.decay_steps={self.decay_steps} does not apply to the {self.schedule} schedule, only to "
+                f"{' and '.join(WITH_DECAY_STEPS)}; leave it out or choose one of these"
+            )
+        if self.name == "schedule_free" and self.schedule != "constant":
+            raise ValueError(
+                f"schedule_free averages instead of lowering the rate, so it needs schedule='constant'; "
+                f"got {self.schedule!r}"
+            )
 
     def learning_rate(self, step: int, num_steps: int) -> float:
         """The rate for the update that follows `step` finished ones (the first update is not wasted on a rate of 0)."""
@@ -57,7 +104,11 @@ class OptimizerConfig:
         low = top / 10 if self.min_learning_rate is None else self.min_learning_rate
         if self.schedule == "cosine":
             return get_lr_cosine_schedule(step + 1, top, low, self.warmup_steps, num_steps)
-        if self.schedule == "wsd":
+        if self.schedule == "linear":
+            return get_lr_linear_schedule(step + 1, top, low, self.warmup_steps, num_steps)
+        if self.schedule == "inverse_sqrt":
+            return get_lr_inverse_sqrt_schedule(step + 1, top, low, self.warmup_steps)
+        if self.schedule in WITH_DECAY_STEPS:
             decay = num_steps // 5 if self.decay_steps is None else self.decay_steps
             return get_lr_wsd_schedule(step + 1, top, low, self.warmup_steps, decay, num_steps)
         return top * min(1.0, (step + 1) / max(1, self.warmup_steps))
@@ -84,6 +135,14 @@ class TrainConfig:
     """windows per forward pass"""
     gradient_accumulation: int = 1
     """forward passes per update; the effective batch is batch_size times this"""
+    z_loss: float = 0.0
+    """coefficient of the mean squared logsumexp of the logits, which keeps them from drifting; PaLM has 1e-4"""
+    chunked_loss: int = 0
+    """compute logits and loss for so many tokens at a time instead of holding all logits at once; 0 for all"""
+    ema_decay: float = 0.0
+    """decay of a moving average of the weights, which is then what is validated, sampled and saved; 0 for none"""
+    ema_start: Literal["corrected", "ramp", "constant"] = "corrected"
+    """first steps of the average: bias-corrected, a memory that grows, or a constant rate from the initial weights"""
     seed: int = 0
     """seed of the weights, the batches and the samples"""
     device: str = "auto"
@@ -120,6 +179,14 @@ class TrainConfig:
         ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+        if not self.z_loss >= 0:
+            raise ValueError(f"z_loss must not be negative; got {self.z_loss}")
+        if self.chunked_loss < 0:
+            raise ValueError(f"chunked_loss is a number of tokens, or 0 for all at once; got {self.chunked_loss}")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must lie in [0, 1); got {self.ema_decay}")
+        if self.ema_decay and self.optimizer.name == "schedule_free":
+            raise ValueError("schedule_free averages the weights itself; set ema_decay=0 or choose another optimizer")
         if self.eval_tokens < 2:
             raise ValueError(f"eval_tokens must be at least 2 (an input and a target); got {self.eval_tokens}")
         if self.optimizer.warmup_steps >= self.num_steps:

@@ -37,11 +37,11 @@ from cs336_basics.objectives.catalogue import Objective
 from cs336_basics.optimizer import AdamW, get_lr_wsd_schedule
 from cs336_basics.packing import StreamPacker, next_batch
 from cs336_basics.runs.atomic import write_json
+from cs336_basics.runs.machine import choose_device
 from cs336_basics.runs.training_progress import training_progress
 from cs336_basics.tokenization.bpe import train_bpe
 from cs336_basics.tokenization.progress import progress_bar
 from cs336_basics.tokenization.tokenizer import Tokenizer
-from cs336_basics.training import choose_device
 
 CORPUS = "corpus"
 TOKENS = {split: f"{CORPUS}/{split}.bin" for split in ("train", "valid")}

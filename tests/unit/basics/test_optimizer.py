@@ -9,7 +9,14 @@ import math
 import pytest
 import torch
 
-from cs336_basics.optimizer import SGD, AdamW, get_lr_cosine_schedule, get_lr_wsd_schedule
+from cs336_basics.optimizer import (
+    SGD,
+    AdamW,
+    get_lr_cosine_schedule,
+    get_lr_inverse_sqrt_schedule,
+    get_lr_linear_schedule,
+    get_lr_wsd_schedule,
+)
 
 SHAPES = [(3, 4), (5,), (), (2, 1, 2)]
 
@@ -184,3 +191,38 @@ def test_wsd_schedule(warmup, decay, total) -> None:
             if x0 <= it < x1:
                 expected = y0 + (y1 - y0) * (it - x0) / (x1 - x0)
         assert get_lr_wsd_schedule(it, 0.7, 0.1, warmup, decay, total) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(("warmup", "total"), [(0, 20), (4, 30), (19, 20), (1, 2)])
+def test_linear_schedule(warmup, total) -> None:
+    """Straight lines through (0, 0), (warmup, max), (total, min), then the minimum."""
+    for it in range(total + 5):
+        if it < warmup:
+            expected = 0.7 * it / warmup
+        else:
+            expected = max(0.1, 0.1 + 0.6 * (total - it) / (total - warmup))
+        assert get_lr_linear_schedule(it, 0.7, 0.1, warmup, total) == pytest.approx(expected, rel=1e-12)
+
+
+def test_inverse_square_root_schedule_at_points_computed_by_hand() -> None:
+    points = {0: 0.0, 2: 0.4, 4: 0.8, 16: 0.4, 64: 0.2, 256: 0.1, 1024: 0.1, 10**9: 0.1}
+    for it, rate in points.items():
+        assert get_lr_inverse_sqrt_schedule(it, 0.8, 0.1, 4) == pytest.approx(rate, rel=1e-12)
+    without_warmup = [get_lr_inverse_sqrt_schedule(it, 0.6, 0.0, 0) for it in (0, 1, 4, 9)]
+    assert without_warmup == pytest.approx([0.6, 0.6, 0.3, 0.2])
+
+
+@pytest.mark.parametrize("warmup", [1, 10, 40])
+def test_schedules_have_no_jumps(warmup) -> None:
+    """No step changes the rate by more than the steepest line or curve allows: rates in one step of a long run."""
+    total = 10_000
+    schedules = {
+        "cosine": lambda it: get_lr_cosine_schedule(it, 1.0, 0.1, warmup * 100, total),
+        "linear": lambda it: get_lr_linear_schedule(it, 1.0, 0.1, warmup * 100, total),
+        "wsd": lambda it: get_lr_wsd_schedule(it, 1.0, 0.1, warmup * 100, 2000, total),
+        "inverse_sqrt": lambda it: get_lr_inverse_sqrt_schedule(it, 1.0, 0.1, warmup * 100),
+    }
+    for name, schedule in schedules.items():
+        rates = [schedule(it) for it in range(total + 100)]
+        assert rates[0] == 0.0 and max(rates) == pytest.approx(1.0) and rates[warmup * 100] == pytest.approx(1.0), name
+        assert max(abs(a - b) for a, b in zip(rates, rates[1:], strict=False)) <= 0.01 + 1e-12, name

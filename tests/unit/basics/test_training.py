@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from cs336_basics import training
+from cs336_basics import training, training_loss
 from cs336_basics.checkpoint import load_state
 from cs336_basics.evaluation import evaluate_documents, evaluate_windows
 from cs336_basics.model import TransformerLM
-from cs336_basics.nn_utils import cross_entropy
+from cs336_basics.nn_utils import token_losses_and_normalizers
 from cs336_basics.runs.lock import AlreadyLockedError
 from cs336_basics.training import Interrupted, train
 from cs336_basics.training_config import OptimizerConfig
@@ -357,11 +357,11 @@ def test_another_configuration_is_refused_and_the_device_is_free(make_config, fi
 def test_a_loss_that_is_no_number_stops_with_advice(make_config, tmp_path, monkeypatch, value) -> None:
     calls = iter(range(1, 1000))
 
-    def exploding(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        loss = cross_entropy(logits, targets)
-        return loss * value if next(calls) == 13 else loss
+    def exploding(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        losses, normalizers = token_losses_and_normalizers(logits, targets)
+        return losses * value if next(calls) == 13 else losses, normalizers
 
-    monkeypatch.setattr(training, "cross_entropy", exploding)
+    monkeypatch.setattr(training_loss, "token_losses_and_normalizers", exploding)
     words = rf"loss became {value} at step 7; lower optimizer\.max_learning_rate \(now 0\.01\)"
     with pytest.raises(ValueError, match=words):
         train(make_config(), tmp_path / "run", progress=False)
@@ -410,7 +410,7 @@ def test_optimizer_settings_out_of_range(changes) -> None:
         OptimizerConfig(**changes)
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "wsd", "constant"])
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "wsd", "trapezoid", "constant"])
 @pytest.mark.parametrize("warmup", [0, 1, 10])
 def test_schedules_begin_above_zero_and_end_at_the_minimum(schedule, warmup) -> None:
     config = OptimizerConfig(max_learning_rate=0.5, min_learning_rate=0.05, schedule=schedule, warmup_steps=warmup)
