@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cs336_basics import checkpoint
 from cs336_basics.data import END_OF_TEXT, document_starts, get_batch, open_tokens, read_manifest
@@ -35,6 +35,8 @@ from cs336_basics.generation import generate_text
 from cs336_basics.model import TransformerLM
 from cs336_basics.nn_utils import clip_gradient
 from cs336_basics.optimizers.build import build_optimizer
+from cs336_basics.packing.packer import next_batch
+from cs336_basics.packing.windows import packer_for_windows
 from cs336_basics.runs.atomic import atomic_write, write_json
 from cs336_basics.runs.directory import RunDirectory
 from cs336_basics.runs.machine import choose_device, keep_freed_memory, stop_requests, uses_bfloat16
@@ -152,6 +154,11 @@ class _Trainer:
         if config.windows == "documents" and self.tokenizer is not None:
             end_of_text = self.tokenizer.special_id(END_OF_TEXT)
             self.starts = document_starts(self.train_tokens, end_of_text, config.model.context_length)
+        self.packer = packer_for_windows(
+            config.windows, self.train_tokens, context_length=config.model.context_length,
+            end_of_text=self._end_of_text() if config.windows == "best-fit" else None,
+            rank=strategy.rank, world_size=strategy.world_size,
+        )  # fmt: skip
         torch.manual_seed(config.seed)  # weights and dropout
         self.sampler = torch.Generator().manual_seed(config.seed * 1_000_003 + strategy.rank + 1)
         self.model = TransformerLM(config.model, device=self.device)
@@ -189,6 +196,8 @@ class _Trainer:
             torch.set_rng_state(state["torch_rng"])
             if self.device.type == "cuda" and state["cuda_rng"] is not None:
                 torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+            if self.packer is not None:
+                self.packer.load_state_dict(state["packer"])
         if self.strategy.rank == 0:
             self.run.truncate_log(after_step=self.step if newest is not None else -1)
 
@@ -197,6 +206,7 @@ class _Trainer:
         folder = self.run.path / "checkpoints"
         self.strategy.save(
             self.module, self.optimizer, self.step, folder / f"step_{self.step:08d}.pt",
+            packer=None if self.packer is None else self.packer.state_dict(),
             seconds=self.seconds, sampler=self.sampler.get_state(), torch_rng=torch.get_rng_state(),
             cuda_rng=torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
             ema=None if self.ema is None else self.ema.state_dict(),
@@ -225,15 +235,26 @@ class _Trainer:
                     raise Interrupted(f"stopped after step {self.step} of {config.num_steps}; saved in {self.run.path}")
         return self._finish() if main else {}
 
+    def _next_batch(self) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of one forward pass."""
+        batch_size = self.config.batch_size
+        if self.packer is not None:
+            return next_batch(self.packer, batch_size, device=self.device)
+        return get_batch(
+            self.train_tokens, batch_size, self.config.model.context_length, self.device, generator=self.sampler,
+            starts=self.starts,
+        )  # fmt: skip
+
+    def _end_of_text(self) -> int | None:
+        """Id of the separator, where there is a tokenizer to tell it."""
+        return None if self.tokenizer is None else self.tokenizer.special_id(END_OF_TEXT)
+
     def _update(self) -> dict[str, Any]:
         """One optimizer update; returns its log record."""
         config, started = self.config, time.perf_counter()
         total = torch.zeros(2, device=self.device)  # objective and cross-entropy
         for _ in range(config.gradient_accumulation):
-            inputs, targets = get_batch(
-                self.train_tokens, config.batch_size, config.model.context_length, self.device,
-                generator=self.sampler, starts=self.starts,
-            )  # fmt: skip
+            inputs, targets = self._next_batch()
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast):
                 loss = self.loss(inputs, targets)
             (loss.objective / config.gradient_accumulation).backward()

@@ -126,8 +126,9 @@ class TrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     tokenizer: Path | None = None
     """folder of the tokenizer; needed for samples, for bits per byte and for validation by documents"""
-    windows: Literal["anywhere", "documents"] = "anywhere"
-    """where training windows begin: at any token, or at the start of a document (the rest of the window runs on)"""
+    windows: Literal["anywhere", "documents", "stream", "best-fit"] = "anywhere"
+    """training windows: random, from any token on (anywhere) or from the start of a document on (documents); or in the
+    order of the file, end to end (stream) or as whole documents packed into rows (best-fit)"""
     num_steps: int = 1000
     """optimizer updates"""
     batch_size: int = 32
@@ -193,7 +194,7 @@ class TrainConfig:
                 f"optimizer.warmup_steps={self.optimizer.warmup_steps} must be less than num_steps={self.num_steps}; "
                 "shorten the warm-up or train longer"
             )
-        by_documents = self.windows == "documents" or self.eval_by == "documents"
+        by_documents = self.windows in ("documents", "best-fit") or self.eval_by == "documents"
         if self.tokenizer is None and (self.sample_tokens or by_documents):
             raise ValueError("samples, and windows or validation by documents, need the tokenizer; set its folder")
 

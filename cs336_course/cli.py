@@ -36,6 +36,10 @@ COMMANDS = {
     "train": ("cs336_basics.cli:train", "train a language model, or go on with an interrupted run"),
     "generate": ("cs336_basics.cli:generate", "let a trained model write"),
     "evaluate": ("cs336_basics.cli:evaluate", "loss, perplexity and bits per byte of a trained model"),
+    "basics objectives": (
+        "cs336_basics.objectives.cli:objectives",
+        "train one model with five objectives, compared in bits per byte",
+    ),
     "model info": ("cs336_basics.cli:model_info", "count a model's parameters, FLOPs and memory"),
 }
 GROUPS = sorted({" ".join(name.split()[:n]) for name in COMMANDS for n in range(1, len(name.split()))})

@@ -59,6 +59,31 @@ def plot_loss_curves(
     return figure
 
 
+def plot_curves(
+    curves: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    floor: float | None = None,
+    floor_label: str = "entropy floor",
+) -> matplotlib.figure.Figure:
+    """Several named curves of (x, y) points in one picture, with a dashed line at `floor` where there is one.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    figure, axes = _new_figure()
+    for number, (name, points) in enumerate(curves.items()):
+        if points:
+            axes.plot(*zip(*points, strict=True), color=COLOURS[number % len(COLOURS)], linewidth=1.5, label=name)
+    if floor is not None:
+        axes.axhline(floor, color="black", linewidth=1.2, linestyle="--", label=f"{floor_label} {floor:.3f}")
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.legend(frameon=False)
+    return figure
+
+
 def plot_bars(
     groups: Sequence[str],
     counts: Mapping[str, Sequence[tuple[int, int]]],
