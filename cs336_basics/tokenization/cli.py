@@ -1,4 +1,7 @@
-"""The verbs `cs336 tokenizer ...`: train, encode, decode, inspect. Read next: `bpe.py`, `tokenizer.py`."""
+"""The verbs `cs336 tokenizer ...`: train, encode, decode, inspect, export, import; and `cs336 basics tokenizer report`.
+
+Read next: `bpe.py`, `tokenizer.py`, `exchange.py`, `report.py`.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,14 @@ import tyro
 from cs336_basics.corpora.corpus_files import END_OF_TEXT, known_nats
 from cs336_basics.runs.command_line import parse, print_result
 from cs336_basics.tokenization.bpe import train_bpe
+from cs336_basics.tokenization.chat_tokens import add_chat_tokens
+from cs336_basics.tokenization.exchange import Format, export_tokenizer, import_tokenizer
 from cs336_basics.tokenization.text_stream import decode_stream
 from cs336_basics.tokenization.tokenizer import Tokenizer
 
 File = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
 Folder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
+AnyTokenizer = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")]
 Switch = tyro.conf.FlagCreatePairsOff[bool]
 
 
@@ -120,4 +126,66 @@ def inspect(argv: list[str]) -> None:
         ids = tokenizer.encode(o.text)
         values |= {"ids": ids, "pieces": [tokenizer.decode([token]) for token in ids]}
         values |= {"bytes_per_token": len(o.text.encode("utf-8")) / max(1, len(ids))}
+    print_result(values, as_json=o.json)
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a tokenizer in the files of another program: tiktoken, Hugging Face, GPT-2, nanochat."""
+
+    tokenizer: AnyTokenizer
+    """folder or file of the tokenizer, of any kind that import reads"""
+    out: Path
+    """folder to write into"""
+    format: Format
+    """whose files to write"""
+    renumber: Switch = False
+    """give bytes, merges and special tokens new ids in this order; old token files will not fit"""
+    chat_tokens: Switch = False
+    """add the nine special tokens of chats under the last ids"""
+    json: Switch = False
+    """print the result as JSON"""
+
+
+def export(argv: list[str]) -> None:
+    """`cs336 tokenizer export`."""
+    o = parse(Export, argv, "tokenizer export", example="tokenizer export tok --out tok-hf --format huggingface")
+    tokenizer = import_tokenizer(o.tokenizer)
+    if o.chat_tokens:
+        tokenizer = add_chat_tokens(tokenizer)
+    files = export_tokenizer(tokenizer, o.out, format=o.format, renumber_ids=o.renumber)
+    print_result({"vocab_size": tokenizer.vocab_size, "files": [str(file) for file in files]}, as_json=o.json)
+
+
+@dataclass(frozen=True)
+class Import:
+    """Read another program's tokenizer, check it, and save it as a tokenizer of this library."""
+
+    tokenizer: AnyTokenizer
+    """folder, or .tiktoken, tokenizer.json or vocab.json file"""
+    out: Path
+    """folder for the tokenizer"""
+    pattern: str | None = None
+    """gpt2, gpt4, nanochat or a regular expression, where the files do not say"""
+    special_tokens: tuple[str, ...] | None = None
+    """GPT-2's files: which tokens of vocab.json are special; <|endoftext|> by default"""
+    drop_template: Switch = False
+    """Hugging Face: go without the tokens that its post-processor adds around each text"""
+    chat_tokens: Switch = False
+    """add the nine special tokens of chats under the last ids"""
+    json: Switch = False
+    """print the result as JSON"""
+
+
+def import_(argv: list[str]) -> None:
+    """`cs336 tokenizer import`."""
+    o = parse(Import, argv, "tokenizer import", example="tokenizer import ranks.tiktoken --out tok --pattern gpt4")
+    tokenizer = import_tokenizer(
+        o.tokenizer, pattern=o.pattern, special_tokens=o.special_tokens, drop_template=o.drop_template
+    )
+    if o.chat_tokens:
+        tokenizer = add_chat_tokens(tokenizer)
+    tokenizer.save(o.out)
+    values = {"vocab_size": tokenizer.vocab_size, "merges": len(tokenizer.merges)}
+    values |= {"special_tokens": tokenizer.special_tokens, "pattern": tokenizer.pattern, "folder": str(o.out)}
     print_result(values, as_json=o.json)

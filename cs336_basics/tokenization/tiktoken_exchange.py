@@ -1,10 +1,10 @@
 """tiktoken: its rank files, and its Encoding objects.
 
-    NAME.tiktoken    one line per token, "base64-of-the-bytes rank"; the rank is the id
-    NAME.json        ours, beside it: {"pattern": ..., "special_tokens": {text: id}}, which the rank file lacks
+    NAME.tiktoken         one line per token, "base64-of-the-bytes rank"; the rank is the id
+    NAME.tiktoken.json    ours: {"pattern": ..., "special_tokens": {text: id}}, which the rank file lacks
 
-tiktoken has no list of merges. It merges the adjacent pair whose joined bytes have the lowest rank, so the merges follow
-from the ranks (`exchange_parts.merges_of_ranks`), provided that ids rise in the order of the merges.
+tiktoken has no list of merges. It merges the adjacent pair whose joined bytes have the lowest rank, so the merges
+follow from the ranks (`exchange_parts.merges_of_ranks`), provided that ids rise in the order of the merges.
 
 Special tokens of which one begins another are refused: tiktoken does not promise to take the longer one.
 
@@ -67,7 +67,7 @@ def from_tiktoken(encoding: tiktoken.Encoding) -> Tokenizer:
 
 
 def write_tiktoken(path: str | os.PathLike[str], tokenizer: Tokenizer, *, renumber_ids: bool = False) -> list[Path]:
-    """Write `path` (NAME.tiktoken) and NAME.json beside it.
+    """Write `path` (NAME.tiktoken) and NAME.tiktoken.json.
 
     Raises:
         ValueError: as `to_tiktoken`; nothing is written then.
@@ -78,8 +78,8 @@ def write_tiktoken(path: str | os.PathLike[str], tokenizer: Tokenizer, *, renumb
         for token, rank in sorted(parts.token_ids.items(), key=lambda item: item[1]):
             file.write(base64.b64encode(token) + b" %d\n" % rank)
     settings = {"pattern": parts.pattern, "special_tokens": dict(parts.special_ids)}
-    write_json(target.with_suffix(".json"), settings)
-    return [target, target.with_suffix(".json")]
+    write_json(settings_path(target), settings)
+    return [target, settings_path(target)]
 
 
 def read_tiktoken(
@@ -89,13 +89,13 @@ def read_tiktoken(
 
     Args:
         path: NAME.tiktoken.
-        pattern: the pre-token pattern; by default that of NAME.json.
-        special_tokens: text -> id; by default those of NAME.json, none when `pattern` is given.
+        pattern: the pre-token pattern; by default that of NAME.tiktoken.json.
+        special_tokens: text -> id; by default those of NAME.tiktoken.json, none when `pattern` is given.
 
     Raises:
         ValueError: a line that is cut short or no rank, no pattern, or ranks that are no byte-level BPE.
     """
-    ranks, settings = read_ranks(path), Path(path).with_suffix(".json")
+    ranks, settings = read_ranks(path), settings_path(path)
     if pattern is None:
         if not settings.is_file():
             raise ValueError(
@@ -111,6 +111,11 @@ def read_tiktoken(
         return _from_ranks(ranks, special_tokens or {}, pattern)
     except ValueError as error:
         raise ValueError(f"{os.fspath(path)}: {error}") from error
+
+
+def settings_path(path: str | os.PathLike[str]) -> Path:
+    """Where the pattern and the special tokens of a rank file are kept."""
+    return Path(f"{os.fspath(path)}.json")
 
 
 def read_ranks(path: str | os.PathLike[str]) -> dict[bytes, int]:
@@ -169,5 +174,3 @@ def _check_prefixes(special_ids: Mapping[str, int]) -> None:
             raise ValueError(
                 f"special token {shorter!r} begins {longer!r}: tiktoken may take either where both match; rename one"
             )
-
-

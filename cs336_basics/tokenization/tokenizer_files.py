@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,12 @@ def read_json_object(path: str | os.PathLike[str]) -> dict[str, Any]:
     return value
 
 
-def read_vocab(path: str | os.PathLike[str]) -> dict[int, bytes]:
+def read_vocab(path: str | os.PathLike[str], *, skip: Collection[str] = ()) -> dict[int, bytes]:
     """Read a vocab.json.
+
+    Args:
+        path: the file.
+        skip: entries to leave out, as spelled in the file: special tokens, which need not be in printable bytes.
 
     Raises:
         ValueError: not a JSON object from tokens to ids, an id given twice, or a token outside the printable-byte
@@ -49,6 +53,8 @@ def read_vocab(path: str | os.PathLike[str]) -> dict[int, bytes]:
     alphabet = printable_to_byte()
     vocab: dict[int, bytes] = {}
     for token, token_id in entries.items():
+        if token in skip:
+            continue
         if type(token_id) is not int or token_id in vocab:
             raise ValueError(f"{os.fspath(path)}: the id of {token!r} must be an int used once; got {token_id!r}")
         vocab[token_id] = from_printable(token, alphabet, path)
