@@ -31,9 +31,9 @@ EOT = "<|endoftext|>"
 OWN_PATTERN = r"\p{L}+|\p{N}| +|\n"  # drops punctuation
 PATTERNS = {"gpt2": GPT2_PATTERN, "gpt4": GPT4_PATTERN, "nanochat": NANOCHAT_PATTERN, "own": OWN_PATTERN}
 PIECES = [
-    " ", "  ", "     ", "\n", "\n\n", "\r\n", "\r", "\t", "\u00a0", "\u3000", "'s", "'LL", "don't", "'\u017f", "1", "12345", "\u0663",
-    "the", " and", "Hello", "!", "...", "\u201cx\u201d", EOT, "<|bos|>", "<|user_start|>", "<|endof", "\x00", "\x7f", "\x85", "\ufffd",
-    *(line[:7] for line in FOREIGN),
+    " ", "  ", "     ", "\n", "\n\n", "\r\n", "\r", "\t", "\u00a0", "\u3000", "'s", "'LL", "don't", "'\u017f",
+    "1", "12345", "\u0663", "the", " and", "Hello", "!", "...", "\u201cx\u201d", EOT, "<|bos|>", "<|user_start|>",
+    "<|endof", "\x00", "\x7f", "\x85", "\ufffd", *(line[:7] for line in FOREIGN),
 ]  # fmt: skip
 
 
@@ -120,7 +120,7 @@ def test_gpt2_files_are_read_by_tokenizers(files, tmp_path):
         assert rust.encode(text).ids == tokenizer.encode(text)
 
 
-@pytest.mark.parametrize("special", ["<|a b|>", "\u4f60", "\u0120the", " x"])
+@pytest.mark.parametrize("special", ["<|a b|>", "\u6f22", "\u0120the", " x"])
 def test_special_tokens_that_are_no_printable_bytes(files, special, tmp_path):
     """Spaces and characters outside the alphabet of bytes stand as they are; what looks like a token is refused."""
     tokenizers = pytest.importorskip("tokenizers")
@@ -236,13 +236,14 @@ def test_merges_converted_from_tiktoken_name_every_cut(files, tmp_path):
         assert back.encode(text) == rust.encode(text).ids
 
 
-def test_import_of_an_encoding_of_tiktoken(files):
+def test_import_of_an_encoding_of_tiktoken(files, monkeypatch):
     """Its own forms of the patterns are recognised, and cut as the plain ones."""
     from tiktoken_ext import openai_public
 
     tokenizer = renumber(tokenizer_with(files, GPT2_PATTERN))
     ranks = {token: i for i, token in tokenizer.vocab.items() if i < 256 + len(tokenizer.merges)}
-    cl100k = r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s"""
+    monkeypatch.setattr(openai_public, "load_tiktoken_bpe", lambda *args, **kwargs: ranks)  # no download
+    cl100k = openai_public.cl100k_base()["pat_str"]
     forms = {openai_public.r50k_pat_str: GPT2_PATTERN, cl100k: GPT4_PATTERN, NANOCHAT_PATTERN: NANOCHAT_PATTERN}
     for form, plain in forms.items():
         encoding = tiktoken.Encoding("x", pat_str=form, mergeable_ranks=ranks, special_tokens={EOT: 90_000})
@@ -270,8 +271,9 @@ def test_renumbered_ids(files):
 
 def test_merges_of_ranks_equal_those_of_training():
     text = pydoc_data.topics.topics["lambda"] + "aaaa aaaaaa abababab " * 5
-    vocab, merges = naive_train_bpe(text, 256 + 150, [])
-    assert merges_of_ranks({token: i for i, token in vocab.items()}) == merges
+    _, merges = naive_train_bpe(text, 256 + 150, [])
+    tokens = [*(bytes([byte]) for byte in range(256)), *(left + right for left, right in merges)]
+    assert len(merges) == 150 and merges_of_ranks({token: i for i, token in enumerate(tokens)}) == merges
 
 
 # Chat tokens
@@ -316,18 +318,18 @@ CONTRADICTIONS = {
     "part not in the vocabulary": (dict(token_ids=small_ids(th=None)), r"merge 0 .*needs the token b'th'"),
     "result not in the vocabulary": (dict(token_ids=small_ids(the=None)), r"merge 1 .*needs the token b'the'"),
     "id given twice": (dict(token_ids=small_ids(the=97)), r"b'a' and b'the' share the id 97"),
-    "id of a special token given twice": (dict(special_ids={EOT: 256}), r"b'th' and '<\|endoftext\|>' share the id 256"),
+    "id of a special token given twice": (dict(special_ids={EOT: 256}), "share the id 256"),
     "negative id": (dict(token_ids=small_ids(the=-1)), "int id from 0; got -1"),
     "no int": (dict(special_ids={EOT: "1"}), "int id from 0; got '1'"),
     "missing byte": (dict(token_ids=small_ids(q=None)), r"lacks 1 of the 256 single bytes \(0x71\)"),
-    "token that no merge makes": (dict(token_ids=small_ids(hello=400)), r"no merge makes the token b'hello' \(id 400\)"),
+    "token that no merge makes": (dict(token_ids=small_ids(hello=400)), r"no merge makes .* b'hello' \(id 400\)"),
     "empty token": (dict(token_ids=small_parts().token_ids | {b"": 400}), "no merge makes the token b''"),
     "merge given twice": (dict(merges=[*small_parts().merges, (b"t", b"h")]), "several merges make b'th'"),
     "two merges of one token": (
         dict(token_ids=small_ids(he=400), merges=[*small_parts().merges, (b"h", b"e"), (b"t", b"he")]),
         "several merges make b'the'",
     ),
-    "merge before its part": (dict(merges=[(b"th", b"e"), (b"t", b"h"), (b" ", b"the")]), "cannot be made by one merge"),
+    "merge before its part": (dict(merges=[(b"th", b"e"), (b"t", b"h"), (b" ", b"the")]), "cannot be made by one"),
     "merge that cannot happen": (
         dict(token_ids=small_ids(he=400), merges=[(b"h", b"e"), (b"t", b"h"), (b"th", b"e"), (b" ", b"the")]),
         "merge 2 joins b'th' and b'e', but the merges before it build b't' and b'he'",
@@ -376,7 +378,7 @@ STRANGE_FIELDS = {
     "prefix space": (("pre_tokenizer", "add_prefix_space"), True, "add_prefix_space"),
     "no pattern": (("pre_tokenizer", "use_regex"), False, "must cut"),
     "decoder": (("decoder",), {"type": "WordPiece"}, "decoder WordPiece"),
-    "template": (("post_processor",), {"type": "TemplateProcessing"}, "TemplateProcessing adds tokens.*--drop-template"),
+    "template": (("post_processor",), {"type": "TemplateProcessing"}, "TemplateProcessing adds .*--drop-template"),
     "added token with a flag": (("added_tokens", 0, "lstrip"), True, "has lstrip"),
     "added token with another id": (("added_tokens", 0, "id"), 7, "has the id 7, but 1756 in model.vocab"),
     "merge of three": (("model", "merges", 0), "a b c", "merge 0 must be two tokens"),
@@ -460,8 +462,9 @@ def test_damaged_and_foreign_files_are_named(files, tmp_path):
             import_tokenizer(tmp_path / name)
     with pytest.raises(FileNotFoundError, match="no such file or folder"):
         import_tokenizer(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="no tokenizer files in"):
-        import_tokenizer(tmp_path)
+        import_tokenizer(tmp_path / "empty")
 
 
 def test_gpt2_files_that_contradict_each_other(files, tmp_path):
