@@ -9,7 +9,8 @@ Unlike p -+ z sqrt(p (1 - p) / n) it stays within [0, 1] and is honest at 0 and 
 
 **Ratios of sums (bootstrap).** Bytes per token of a text is a sum over its sentences divided by another sum. Draw as
 many sentences with replacement as there are, many times; the middle 95 % of the ratios so obtained is the interval
-(Efron 1979, percentile method). It speaks of texts like this one only, and is too narrow for fewer than about 20 sentences.
+(Efron 1979, percentile method). It speaks of texts like this one only, and is too narrow for fewer than about 20
+sentences.
 
 Left out: differences of two accuracies. Read next: `plots.py`.
 """
@@ -49,8 +50,8 @@ def wilson_interval(successes: int, trials: int, *, z: float = 1.96) -> tuple[fl
 
 
 def bootstrap_ratio_interval(
-    numerators: Sequence[float],
-    denominators: Sequence[float],
+    numerators: Sequence[float] | np.ndarray,
+    denominators: Sequence[float] | np.ndarray,
     *,
     seed: int,
     num_resamples: int = 2000,
@@ -60,7 +61,7 @@ def bootstrap_ratio_interval(
 
     Args:
         numerators: one value per unit, such as the bytes of each sentence.
-        denominators: as many positive values, such as its tokens.
+        denominators: as many values from 0, such as its tokens; resamples in which all are 0 are drawn again.
         seed: of the resampling.
         num_resamples: how often units are drawn.
         confidence: share of the resampled ratios within the interval, in (0, 1).
@@ -69,13 +70,14 @@ def bootstrap_ratio_interval(
         (low, high).
 
     Raises:
-        ValueError: no units, unequal lengths, a denominator that is not positive, or an option out of range.
+        ValueError: no units, unequal lengths, denominators below 0 or all 0, or an option out of range.
     """
     tops, bottoms = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
     units = len(tops)
-    if not units or tops.shape != bottoms.shape or tops.ndim != 1 or not (bottoms > 0).all():
+    if tops.shape != bottoms.shape or tops.ndim != 1 or not (bottoms >= 0).all() or not bottoms.sum() > 0:
         raise ValueError(
-            f"need as many numerators as positive denominators, at least one; got {units} and {len(bottoms)}"
+            f"need as many numerators as denominators, these from 0 and not all 0; got {numerators!r:.80} and "
+            f"{denominators!r:.80}"
         )
     if num_resamples < 1 or not 0 < confidence < 1:
         raise ValueError(f"num_resamples must be positive and confidence in (0, 1); got {num_resamples}, {confidence}")
@@ -84,6 +86,7 @@ def bootstrap_ratio_interval(
     while len(ratios) < num_resamples:  # in blocks, for the memory of the weights
         rows = min(num_resamples - len(ratios), max(1, _WEIGHTS_AT_ONCE // units))
         weights = rng.multinomial(units, np.full(units, 1 / units), size=rows)
-        ratios += list((weights @ tops) / (weights @ bottoms))
+        sums = weights @ bottoms
+        ratios += list((weights @ tops)[sums > 0] / sums[sums > 0])
     low, high = np.quantile(ratios, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)

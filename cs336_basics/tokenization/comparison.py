@@ -17,14 +17,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import regex
 
 from cs336_basics.tokenization.tokenizer import Tokenizer
 
 _GREEN, _RED, _RESET = "\033[92m", "\033[91m", "\033[0m"
 _WIDTH = 95
-# Up to the next sentence end (also Chinese and Hindi) with what white space follows, or line end.
-_UNITS = regex.compile(r"[^\n.!?\u3002\u0964]*(?:\n|[.!?\u3002\u0964]+\s*)|[^\n.!?\u3002\u0964]+")
+# A sentence (also Chinese and Hindi) or a line, with the white space after it.
+_UNITS = regex.compile(r"[^\n.!?\u3002\u0964]*(?:\n|[.!?\u3002\u0964]+)\s*|[^\n.!?\u3002\u0964]+")
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,21 @@ def count_text(tokenizer: Tokenizer, name: str, text: str) -> TextCount:
     return TextCount(name, len(text.encode("utf-8")), len(ids))
 
 
-def count_units(tokenizer: Tokenizer, text: str) -> tuple[list[int], list[int]]:
-    """Bytes and tokens of each sentence or line, encoded by itself, for bootstrap intervals."""
-    units = _UNITS.findall(text)
-    return [len(unit.encode("utf-8")) for unit in units], [len(tokenizer.encode(unit)) for unit in units]
+def count_units(tokenizer: Tokenizer, text: str) -> tuple[np.ndarray, np.ndarray]:
+    """Bytes and tokens of each sentence or line, for bootstrap intervals.
+
+    The text is encoded as a whole; a token belongs to the unit in which it begins. So the sums are those of
+    `count_text`, and units are the same for every tokenizer; a short one may have no token.
+
+    Returns:
+        Two int64 arrays of equal length.
+    """
+    unit_bytes = np.array([len(unit.encode("utf-8")) for unit in _UNITS.findall(text)], dtype=np.int64)
+    ids = tokenizer.encode(text)
+    token_bytes = np.array([len(tokenizer.vocab[token_id]) for token_id in ids], dtype=np.int64)
+    starts = np.cumsum(token_bytes) - token_bytes
+    unit_of_token = np.searchsorted(np.cumsum(unit_bytes), starts, side="right")
+    return unit_bytes, np.bincount(unit_of_token, minlength=len(unit_bytes))
 
 
 def relative_difference(baseline: TextCount, ours: TextCount) -> float:

@@ -108,7 +108,7 @@ def measure(tokenizers: Mapping[str, Tokenizer], options: ReportOptions) -> dict
         "undertrained": {
             "threshold": options.threshold,
             "ordinary_tokens": len(ours.vocab),
-            "tokens": [[t.token_id, t.token.decode("utf-8", errors="replace"), t.count] for t in rare],
+            "tokens": [[t.token_id, _legible(t.token), t.count] for t in rare],
         },
         "counts": sorted((int(count) for count in counts if count), reverse=True),
         "lengths": {str(length): list(pair) for length, pair in length_histogram(ours, counts).items()},
@@ -131,12 +131,12 @@ def print_report(results: Mapping[str, Any]) -> None:
     if not console.is_terminal:
         console.width = 200
     for table in measure_tables(results):
-        shown = Table(title=table.caption, title_justify="left", box=None, pad_edge=False)
+        shown = Table(box=None, pad_edge=False)
         for header, letter in zip(table.headers, table.column_alignment(), strict=True):
             shown.add_column(header, justify="right" if letter == "r" else "left")
         for row in table.rows:
             shown.add_row(*(Text(cell_text(cell)) for cell in row))
-        console.print()
+        console.print(Text(f"\n{table.caption}", style="bold"))
         console.print(shown)
 
 
@@ -199,3 +199,11 @@ def _parameters(tokenizers: Mapping[str, Tokenizer], model: ModelConfig) -> dict
     """Parameters of each tokenizer's vocabulary in the same model."""
     shares = {name: vocabulary_share(model, tokenizer.vocab_size) for name, tokenizer in tokenizers.items()}
     return {name: {**dataclasses.asdict(share), "share": share.share} for name, share in shares.items()}
+
+
+def _legible(token: bytes) -> str:
+    """The token as a Python literal: of text where it is text, else of bytes."""
+    try:
+        return repr(token.decode("utf-8"))
+    except UnicodeDecodeError:
+        return repr(token)

@@ -103,10 +103,10 @@ def _rare_table(results: Mapping[str, Any]) -> Table:
     tokens = rare["tokens"]
     listed = f"; the first {_LISTED}" if len(tokens) > _LISTED else ""
     caption = (
-        f"Undertrained: {len(tokens):,} of {rare['ordinary_tokens']:,} tokens ({_rare_share(results)}) occur fewer than "
-        f"{rare['threshold']} times in {sample['tokens']:,} tokens of {sample['source']}{listed}"
+        f"Undertrained: {len(tokens):,} of {rare['ordinary_tokens']:,} tokens ({_rare_share(results)}) occur fewer "
+        f"than {rare['threshold']} times in {sample['tokens']:,} tokens of {sample['source']}{listed}"
     )
-    rows = [[token_id, repr(text), count] for token_id, text, count in tokens[:_LISTED]]
+    rows = [[token_id, text, count] for token_id, text, count in tokens[:_LISTED]]
     return Table(["id", "token", "occurrences"], rows, align="rlr", caption=caption)
 
 

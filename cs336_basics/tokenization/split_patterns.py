@@ -10,6 +10,9 @@ white space, greedy and possessive `?+ *+ ++` mean the same in all. These do not
 tiktoken writes its patterns with both, for speed, in forms that match the same text as the plain ones; they are
 recognised here. What a pattern does not match tiktoken and this library drop, while tokenizers keeps it as a piece.
 
+Each engine also has its own version of Unicode: a character newer than one of them is a letter here and none there, and
+may be cut differently.
+
 Left out: proof that two patterns are equal (a test compares them on texts). Read next: `pretokenization.py`.
 """
 
