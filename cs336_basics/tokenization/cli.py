@@ -189,7 +189,7 @@ def import_(argv: list[str]) -> None:
     if o.chat_tokens:
         tokenizer = add_chat_tokens(tokenizer)
     tokenizer.save(o.out)
-    values = {"vocab_size": tokenizer.vocab_size, "merges": len(tokenizer.merges)}
+    values: dict[str, Any] = {"vocab_size": tokenizer.vocab_size, "merges": len(tokenizer.merges)}
     values |= {"special_tokens": tokenizer.special_tokens, "pattern": tokenizer.pattern, "folder": str(o.out)}
     print_result(values, as_json=o.json)
 

@@ -52,7 +52,7 @@ class TokenizerParts:
     def __post_init__(self) -> None:
         compile_pattern(self.pattern)
         check_special_tokens(list(self.special_ids))
-        _check_ids({**self.token_ids, **self.special_ids})
+        _check_ids([*self.token_ids.items(), *self.special_ids.items()])
         _check_bytes(self.token_ids)
         for token in self.special_ids:
             if token.encode("utf-8") in self.token_ids:
@@ -166,10 +166,10 @@ def unique_tokens(entries: Iterable[tuple[bytes, int]]) -> dict[bytes, int]:
     return token_ids
 
 
-def _check_ids(ids: Mapping[bytes | str, int]) -> None:
+def _check_ids(ids: Sequence[tuple[bytes | str, int]]) -> None:
     """Ids are ints from 0, each given once."""
     owner: dict[int, bytes | str] = {}
-    for token, token_id in ids.items():
+    for token, token_id in ids:
         if type(token_id) is not int or token_id < 0:
             raise ValueError(f"token {token!r} must have an int id from 0; got {token_id!r}")
         if token_id in owner:

@@ -164,7 +164,7 @@ def _measure_texts(
     tokenizers: Mapping[str, Tokenizer], texts: Mapping[str, str], options: ReportOptions
 ) -> dict[str, dict[str, Any]]:
     """Text -> its size, the tokens of each tokenizer, and intervals of ratios and of differences to the first."""
-    resampling = {"seed": options.seed, "num_resamples": options.num_resamples}
+    resampling: dict[str, Any] = {"seed": options.seed, "num_resamples": options.num_resamples}
     rows = {}
     for text_name, text in texts.items():
         totals = {name: count_text(tokenizer, text_name, text) for name, tokenizer in tokenizers.items()}

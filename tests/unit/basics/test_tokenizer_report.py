@@ -160,7 +160,7 @@ def test_histogram_sums_to_tokens_bytes_and_vocabulary(tokenizer):
 def test_parameters_against_a_model(tied):
     config = ModelConfig(vocab_size=7, d_model=32, num_layers=2, num_heads=4, context_length=8, tie_embeddings=tied)
     share = vocabulary_share(config, 100)
-    model = TransformerLM.from_config(dataclasses.replace(config, vocab_size=100))
+    model = TransformerLM(dataclasses.replace(config, vocab_size=100))
     numbers = {name: parameter.numel() for name, parameter in model.named_parameters()}
     assert share.total == sum(numbers.values())
     assert share.embedding == 3200 == numbers["token_embeddings.weight"] and share.head == (0 if tied else 3200)
