@@ -150,9 +150,14 @@ def write_gpt2(directory: str | os.PathLike[str], tokenizer: Tokenizer) -> list[
     """Write vocab.json, merges.txt and added_tokens.json (special tokens, which stand in vocab.json too).
 
     Raises:
-        ValueError: a pattern other than GPT-2's, which these files cannot name, or parts that contradict each other.
+        ValueError: a pattern other than GPT-2's, which these files cannot name, parts that contradict each other, or a
+            folder with a tokenizer of this library, whose vocab.json would be replaced.
     """
     parts, folder, alphabet = TokenizerParts.of(tokenizer), Path(directory), byte_to_printable()
+    if (folder / "special_tokens.json").exists():
+        raise ValueError(
+            f"{folder} holds a tokenizer of this library, which has a vocab.json too; choose another folder"
+        )
     if parts.pattern != GPT2_PATTERN:
         raise ValueError(
             f"GPT-2's files cannot say that text is cut by {parts.pattern!r}; export as huggingface or tiktoken"

@@ -515,6 +515,10 @@ def test_the_commands(files, tmp_path, capsys):
     assert "nanochat wants bytes and merges from id 0" in capsys.readouterr().err
     assert main([*export, "--format", "nanochat", "--chat-tokens", "--renumber"]) == 0
     written = json.loads(capsys.readouterr().out)
+    before = (tmp_path / "tok" / "vocab.json").read_bytes()
+    assert main([*export[:3], "--out", str(tmp_path / "tok"), "--format", "gpt2"]) == 1
+    assert "choose another folder" in capsys.readouterr().err
+    assert (tmp_path / "tok" / "vocab.json").read_bytes() == before
     assert written["vocab_size"] == len(files[0]) + 9 and all(Path(file).is_file() for file in written["files"])
     again = ["tokenizer", "import", str(tmp_path / "out"), "--out", str(tmp_path / "again"), "--json"]
     assert main(again) == 0
