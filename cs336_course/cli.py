@@ -33,6 +33,12 @@ COMMANDS = {
         "cs336_basics.tokenization.cli:inspect",
         "show a tokenizer and how it cuts a text",
     ),
+    "tokenizer export": ("cs336_basics.tokenization.cli:export", "write a tokenizer for tiktoken, Hugging Face ..."),
+    "tokenizer import": ("cs336_basics.tokenization.cli:import_", "read another program's tokenizer"),
+    "basics tokenizer report": (
+        "cs336_basics.tokenization.cli:report",
+        "compare tokenizers by text and language, and measure one",
+    ),
     "train": ("cs336_basics.cli:train", "train a language model, or go on with an interrupted run"),
     "generate": ("cs336_basics.cli:generate", "let a trained model write"),
     "evaluate": ("cs336_basics.cli:evaluate", "loss, perplexity and bits per byte of a trained model"),

@@ -1,4 +1,4 @@
-"""Plots that every package's reports share: loss curves over steps, accuracies as bars.
+"""Plots that every package's reports share: loss curves over steps, accuracies and other values as bars, ranks.
 
 Each function returns a `matplotlib.figure.Figure` made without pyplot, so that nothing global is touched and no
 display is needed. Colours are middle tones, legible on white and on dark paper; black and white turn with the page
@@ -121,6 +121,61 @@ def plot_bars(
     axes.set_ylim(0, 1.03)
     axes.set_ylabel(ylabel)
     figure.legend(frameon=False, loc="outside upper center", ncols=len(counts) + 1)
+    return figure
+
+
+def plot_values(
+    groups: Sequence[str],
+    values: Mapping[str, Sequence[float]],
+    *,
+    ylabel: str,
+    xlabel: str = "",
+    intervals: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+) -> matplotlib.figure.Figure:
+    """Any values as grouped bars, with intervals where they are known.
+
+    Args:
+        groups: what stands below the bars, one name per group.
+        values: series name to one value per group.
+        ylabel: name of the vertical axis.
+        xlabel: name of the horizontal axis.
+        intervals: series name to one (low, high) per group.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    figure, axes = _new_figure()
+    width = 0.8 / len(values)
+    for i, (name, heights) in enumerate(values.items()):
+        places = [group + (i - (len(values) - 1) / 2) * width for group in range(len(groups))]
+        axes.bar(places, heights, width * 0.92, color=COLOURS[i % len(COLOURS)], label=name)
+        limits = (intervals or {}).get(name)
+        if limits is not None:
+            below = [max(0.0, height - low) for height, (low, _) in zip(heights, limits, strict=True)]
+            above = [max(0.0, high - height) for height, (_, high) in zip(heights, limits, strict=True)]
+            axes.errorbar(places, heights, yerr=[below, above], fmt="none", ecolor="black", elinewidth=1, capsize=2)
+    axes.set_xticks(range(len(groups)), groups, rotation=45 if len(groups) > 8 else 0)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    figure.legend(frameon=False, loc="outside upper center", ncols=len(values))
+    return figure
+
+
+def plot_ranked(counts: Sequence[int], *, threshold: int, ylabel: str) -> matplotlib.figure.Figure:
+    """Counts from the largest to the smallest on logarithmic axes, with a threshold as a line (Zipf's plot).
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    figure, axes = _new_figure()
+    ranked = sorted((count for count in counts if count > 0), reverse=True)
+    axes.plot(range(1, len(ranked) + 1), ranked, color=COLOURS[0], linewidth=1.6)
+    axes.axhline(threshold, color=COLOURS[1], linewidth=1.5, linestyle="--", label=f"threshold {threshold}")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("rank")
+    axes.set_ylabel(ylabel)
+    axes.legend(frameon=False)
     return figure
 
 

@@ -27,6 +27,11 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 import regex
 
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
+# cl100k_base: contractions in capitals too, one sign before letters, at most three digits, line ends apart.
+GPT4_PATTERN = (
+    r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"""
+)
+NANOCHAT_PATTERN = GPT4_PATTERN.replace("{1,3}", "{1,2}")
 
 # Zero-width and searched backwards (?r), so that the first hit is the last safe cut.
 SAFE_CUTS = {GPT2_PATTERN: r"(?r)(?<=\S)(?=\s)|(?<=\p{L})(?=[^\s\p{L}])|(?<=\p{N})(?=[^\s\p{N}])"}
