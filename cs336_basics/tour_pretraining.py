@@ -84,7 +84,8 @@ def train_config(directory: Path, options: PretrainingStageOptions, vocab_size: 
     return TrainConfig(
         model=ModelConfig(
             vocab_size=vocab_size, context_length=options.context_length, d_model=options.d_model,
-            num_layers=options.num_layers, num_heads=options.num_heads, attention="blocked",
+            num_layers=options.num_layers, num_heads=options.num_heads, attention="blocked", positions="alibi",
+            canon_width=7,
         ),
         optimizer=OptimizerConfig(
             name="muon", schedule="wsd", max_learning_rate=options.max_learning_rate, min_learning_rate=0.0,

@@ -34,7 +34,7 @@ DEFAULT = TourConfig(  # about 10 minutes on two CPU cores
         stdlib_bytes=6_000_000, stdlib_vocab_size=4_096, seed=0,
     ),
     PretrainingStageOptions(
-        d_model=96, num_layers=3, num_heads=8, context_length=224, batch_size=7, num_steps=3_500,
+        d_model=96, num_layers=3, num_heads=8, context_length=224, batch_size=7, num_steps=2_600,
         max_learning_rate=5e-3, warmup_steps=30, num_samples=50, max_above_floor=0.10, min_cloze_accuracy=0.80,
         seed=0, device="auto",
     ),
@@ -46,7 +46,7 @@ QUICK = TourConfig(  # about 90 seconds; too short for the targets
         stdlib_bytes=1_500_000, stdlib_vocab_size=2_048, seed=0,
     ),
     PretrainingStageOptions(
-        d_model=96, num_layers=3, num_heads=8, context_length=192, batch_size=8, num_steps=250,
+        d_model=96, num_layers=3, num_heads=8, context_length=224, batch_size=7, num_steps=250,
         max_learning_rate=5e-3, warmup_steps=20, num_samples=20, max_above_floor=None, min_cloze_accuracy=None,
         seed=0, device="auto",
     ),
