@@ -41,9 +41,19 @@ def linear(x_RI, w_IO, y_RO, tile):
         first, last = task * tile, min(task * tile + tile, outputs)
         sums = np.zeros((rows, last - first), np.float32)
         for i in range(0, inputs, STRIP):
-            w0, w1, w2, w3 = w_IO[i, first:last], w_IO[i + 1, first:last], w_IO[i + 2, first:last], w_IO[i + 3, first:last]
+            w0, w1, w2, w3 = (
+                w_IO[i, first:last],
+                w_IO[i + 1, first:last],
+                w_IO[i + 2, first:last],
+                w_IO[i + 3, first:last],
+            )
             i4 = i + 4
-            w4, w5, w6, w7 = w_IO[i4, first:last], w_IO[i4 + 1, first:last], w_IO[i4 + 2, first:last], w_IO[i4 + 3, first:last]
+            w4, w5, w6, w7 = (
+                w_IO[i4, first:last],
+                w_IO[i4 + 1, first:last],
+                w_IO[i4 + 2, first:last],
+                w_IO[i4 + 3, first:last],
+            )
             if rows == 1:
                 a, s = x_RI[0, i : i + STRIP], sums[0]
                 a0, a1, a2, a3, a4, a5, a6, a7 = a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]

@@ -137,9 +137,7 @@ class PagedKVCache:
         used = self.pages_for(tokens)
         assert pools[0] is not None and pools[1] is not None, "read before write"
         table = torch.tensor([s.pages[:used] for s in sequences], device=pools[0].device)
-        keys, values = (
-            pool[table].transpose(1, 2).flatten(2, 3)[:, :, :tokens] for pool in pools if pool is not None
-        )
+        keys, values = (pool[table].transpose(1, 2).flatten(2, 3)[:, :, :tokens] for pool in pools if pool is not None)
         return keys, values
 
     def _take(self) -> int:

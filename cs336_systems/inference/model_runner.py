@@ -49,6 +49,10 @@ class Runner(Protocol):
     vocab_size: int
     can_truncate: bool
 
+    def load_weights(self, model: TransformerLM) -> None:
+        """Serve this model's present weights from now on."""
+        ...
+
     def new_row(self) -> Row:
         """A row before its first token."""
         ...
@@ -85,6 +89,10 @@ class ModuleRunner:
     def _new_entries(self) -> list[Any]:
         with torch.no_grad():
             return self.model.new_cache(1, self.context_length)
+
+    def load_weights(self, model: TransformerLM) -> None:
+        """Serve this model; one that is served already is read as it is at each pass."""
+        self.model = model
 
     def new_row(self) -> Row:
         """A row before its first token."""
