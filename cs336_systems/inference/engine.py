@@ -359,9 +359,7 @@ class Engine:
             raise RuntimeError("generate and stream need an idle engine; use submit and step beside running requests")
         choices = [params] * len(prompts) if isinstance(params, SamplingParams) else list(params)
         if len(choices) != len(prompts):
-            raise ValueError(
-                f"give one SamplingParams or one per prompt; got {len(choices)} for {len(prompts)} prompts"
-            )
+            raise ValueError(f"give one SamplingParams, or one per prompt; got {len(choices)} for {len(prompts)}")
         for prompt, choice in zip(prompts, choices, strict=True):
             self._check([int(i) for i in prompt], choice)
         jobs = zip(prompts, choices, strict=True)

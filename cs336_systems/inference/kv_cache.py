@@ -63,7 +63,7 @@ class PagedKVCache:
         return -(-tokens // self.page_size)
 
     def allocate(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """The pools of a layer, made after the heads, width, dtype and device of (..., heads, tokens, width) examples."""
+        """The pools of a layer, made to fit (..., heads, tokens, width) examples."""
         pool_keys, pool_values = self.keys[layer], self.values[layer]
         if pool_keys is None or pool_values is None:
             pool_keys, pool_values = (

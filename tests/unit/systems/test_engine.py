@@ -63,12 +63,8 @@ def test_fused_logits_are_the_same_bits_in_any_company(weights):
     assert torch.equal(torch.cat([runner.forward([row], [[i]])[0] for i in ids]), expected)
     rows = [runner.new_row() for _ in range(4)]
     pieces = runner.forward(rows, [ids[:4], [7, 7], ids[:9], ids])
-    assert [torch.equal(p[0], expected[n - 1]) for p, n in zip(pieces, (4, 0, 9, 11), strict=True)] == [
-        True,
-        False,
-        True,
-        True,
-    ]
+    for k, n in ((0, 4), (2, 9), (3, 11)):
+        assert torch.equal(pieces[k][0], expected[n - 1])
     later = runner.forward([rows[3], rows[0], rows[2]], [[8], ids[4:], ids[9:]])
     assert torch.equal(later[1][0], expected[-1]) and torch.equal(later[2][0], expected[-1])
 
@@ -167,22 +163,22 @@ def scripted(text: bytes | list[int]) -> Engine:
 
 
 @pytest.mark.parametrize(
-    "script, stop, include, text, count",
+    "script, stop, include, text, count, reason",
     [
-        (b"one END two", ("END",), False, "one ", 7),
-        (b"one END two", ("END",), True, "one END", 7),
-        (b"EEND", ("END",), False, "E", 4),
-        (b"ENEND", ("END",), False, "EN", 5),
-        (b"xaab-", ("b-", "ab"), False, "xa", 4),
-        (b"no stop here", ("END",), False, "no stop here", 12),
-        (b"halfway EN", ("END",), False, "halfway EN", 10),
-        ("h\u00e9 \u4f60\u597d!".encode(), ("\u597d",), False, "h\u00e9 \u4f60", 10),
-        ([120, 256, 120], ("bx",), False, "xa", 3),
-        ("caf\u00e9".encode()[:-1], (), False, "caf\ufffd", 4),
-        (b"ab" + bytes([0xFF]) + b"c", (), False, "ab\ufffdc", 4),
+        (b"one END two", ("END",), False, "one ", 7, "stop"),
+        (b"one END two", ("END",), True, "one END", 7, "stop"),
+        (b"EEND", ("END",), False, "E", 4, "stop"),
+        (b"ENEND", ("END",), False, "EN", 5, "stop"),
+        (b"xaab-", ("b-", "ab"), False, "xa", 4, "stop"),
+        (b"no stop here", ("END",), False, "no stop here", 12, "length"),
+        (b"halfway EN", ("END",), False, "halfway EN", 10, "length"),
+        ("h\u00e9 \u4f60\u597d!".encode(), ("\u597d",), False, "h\u00e9 \u4f60", 10, "stop"),
+        ([120, 256, 120], ("bx",), False, "xa", 3, "stop"),
+        ("caf\u00e9".encode()[:-1], (), False, "caf\ufffd", 4, "length"),
+        (b"ab" + bytes([0xFF]) + b"c", (), False, "ab\ufffdc", 4, "length"),
     ],
 )  # fmt: skip
-def test_stop_texts_and_characters_across_tokens(script, stop, include, text, count):
+def test_stop_texts_and_characters_across_tokens(script, stop, include, text, count, reason):
     engine = scripted(script)
     params = SamplingParams(max_tokens=len(script), temperature=0.0, stop=stop, include_stop=include)
     events = list(engine.stream([[1]], params))
@@ -190,10 +186,7 @@ def test_stop_texts_and_characters_across_tokens(script, stop, include, text, co
     assert found == text and len(events) == count
     completion = scripted(script).generate([[1]], params)[0]
     assert completion.text == text and completion.ids == list(script)[:count]
-    ended = count < len(script) or (
-        stop and any(s in bytes(script).decode("utf-8", "replace") for s in stop if max(script) < 256)
-    )
-    assert completion.finish_reason == ("stop" if ended or text == "xa" else "length")
+    assert completion.finish_reason == reason
     if stop and not include:
         for event in events:
             assert not any(s in event.text for s in stop)
