@@ -47,6 +47,7 @@ COMMANDS = {
         "train one model with five objectives, compared in bits per byte",
     ),
     "model info": ("cs336_basics.cli:model_info", "count a model's parameters, FLOPs and memory"),
+    "systems inference": ("cs336_systems.inference.cli:inference", "time the inference engine, batch by batch"),
 }
 GROUPS = sorted({" ".join(name.split()[:n]) for name in COMMANDS for n in range(1, len(name.split()))})
 
