@@ -330,7 +330,8 @@ class Engine:
     ) -> Iterator[Event]:
         """Events of several prompts as they happen; prompt k is request k of this call and random stream k.
 
-        Leaving the loop early cancels what is left. The engine must be idle.
+        Leaving the loop early cancels what is left. The engine must be idle at the start; requests submitted meanwhile
+        run along, and `take_results` has what they made.
         """
         for event, _ in self._run(prompts, params):
             yield event
@@ -367,8 +368,10 @@ class Engine:
         index = {number: k for k, number in enumerate(numbers)}
         to_finish = {number: choice.n for number, choice in zip(numbers, choices, strict=True)}
         try:
-            while self.has_work:
+            while any(to_finish.values()):
                 for event in self.step():
+                    if event.request not in index:
+                        continue
                     to_finish[event.request] -= event.finish_reason is not None
                     last = event.finish_reason is not None and not to_finish[event.request]
                     taken = self.take_results(event.request) if last else []

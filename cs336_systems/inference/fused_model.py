@@ -189,6 +189,9 @@ class FusedRunner:
 
     def _hidden(self, ids: list[int], position: np.ndarray[Any, Any], table: np.ndarray[Any, Any]) -> Any:
         """The stream behind the last norm, a row per token; padding rows are computed and never read."""
+        import numba
+
+        numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
         kernels, config, eps = self.kernels, self.config, self.config.norm_eps
         x = self._padded(self.table[ids])
         update, y = np.zeros_like(x), np.empty_like(x)

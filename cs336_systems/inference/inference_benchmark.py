@@ -112,8 +112,8 @@ def time_engine(
 def report_times(times: Ordered[InferenceTimes], facts: dict[str, Any]) -> Report:
     """The table of a benchmark, and the facts that it holds for."""
     rows = [
-        [t.batch, round(t.first_token_ms, 2), round(t.token_ms, 2), round(t.tokens_per_s), round(t.bytes_per_step / 1e6, 1),
-         f"{100 * t.bandwidth_utilisation:.0f} %"]
+        [t.batch, round(t.first_token_ms, 2), round(t.token_ms, 2), round(t.tokens_per_s),
+         round(t.bytes_per_step / 1e6, 1), f"{100 * t.bandwidth_utilisation:.0f} %"]
         for t in times
     ]  # fmt: skip
     headers = ["batch", "first token, ms", "per token, ms", "tokens/s", "MB read per step", "bandwidth used"]
