@@ -21,76 +21,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from collections.abc import Sequence as Ordered
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Literal
 
-import numpy as np
-from torch import Tensor
-
 from cs336_basics.model import TransformerLM
+from cs336_systems.inference.completion import Completion, Event, RequestState, SampleState
 from cs336_systems.inference.fused_model import FusedRunner, Weights, why_not_fused
 from cs336_systems.inference.model_runner import ModuleRunner, Row, Runner
 from cs336_systems.inference.quantization import quantize_linears
 from cs336_systems.inference.sampling import SamplingParams, choose_tokens, row_generator
 from cs336_systems.inference.text_stop import ByteVocabulary, TextStream
-
-FinishReason = Literal["stop", "length", "context", "cancelled"]
-
-
-@dataclass(frozen=True)
-class Completion:
-    """One finished sample."""
-
-    ids: list[int]
-    """new tokens; the stop token is among them if include_stop, tokens that spelt a stop text always are"""
-    logprobs: list[float]
-    """of each token under the model (nats, temperature 1, unfiltered)"""
-    finish_reason: FinishReason
-    """a stop token or text, max_tokens, the end of the model's context, or `cancel`"""
-    text: str | None
-    """None without a tokenizer; ends before a stop text unless include_stop"""
-    request: int = 0
-    sample: int = 0
-
-
-@dataclass(frozen=True)
-class Event:
-    """What a step did to one sample: a token, the text that became certain with it, and perhaps the end."""
-
-    request: int
-    sample: int
-    token: int | None
-    """None when the sample ended without a token of its own (an excluded stop token, `cancel`)"""
-    logprob: float | None
-    text: str
-    finish_reason: FinishReason | None = None
-
-
-@dataclass(eq=False)
-class _Request:
-    number: int
-    prompt: list[int]
-    params: SamplingParams
-    stream: int
-    started: int = 0
-    """samples that have a row or had one"""
-    template: Row | None = None
-    """the prompt's pages, while samples are still to start"""
-    logits: Tensor | None = None
-    done: list[Completion] = field(default_factory=list)
-
-
-@dataclass(eq=False)
-class _Sample:
-    request: _Request
-    number: int
-    row: Row
-    generator: np.random.Generator
-    text: TextStream | None
-    logits: Tensor
-    ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    pieces: list[str] = field(default_factory=list)
 
 
 class Engine:
@@ -139,9 +79,9 @@ class Engine:
         self.weights, self.max_batch, self.path = weights, max_batch, self.runner.path
         self.tokenizer = tokenizer
         self._numbers = 0
-        self._waiting: deque[_Request] = deque()
-        self._running: list[_Sample] = []
-        self._requests: dict[int, _Request] = {}
+        self._waiting: deque[RequestState] = deque()
+        self._running: list[SampleState] = []
+        self._requests: dict[int, RequestState] = {}
 
     @property
     def has_work(self) -> bool:
@@ -175,7 +115,7 @@ class Engine:
         """
         ids = [int(i) for i in prompt]
         self._check(ids, params)
-        request = _Request(self._numbers, ids, params, stream)
+        request = RequestState(self._numbers, ids, params, stream)
         self._numbers += 1
         self._requests[request.number] = request
         self._waiting.append(request)
@@ -234,7 +174,7 @@ class Engine:
                 self._waiting.popleft()
                 self._drop_template(request)
 
-    def _fits(self, request: _Request) -> bool:
+    def _fits(self, request: RequestState) -> bool:
         """Whether one sample more can run to its end beside all that run already."""
         cache, length = self.runner.cache, self._last_length(request.prompt, request.params)
         promised = sum(self._missing(s.row, s.request) for s in self._running)
@@ -243,11 +183,11 @@ class Engine:
             own = cache.pages_for(length) - len(request.template.sequence.pages) + 1
         return own + promised <= len(cache.free)
 
-    def _missing(self, row: Row, request: _Request) -> int:
+    def _missing(self, row: Row, request: RequestState) -> int:
         remaining = self._last_length(request.prompt, request.params) - row.length
         return self.runner.cache.missing_pages(row.sequence, remaining)
 
-    def _start(self, request: _Request) -> None:
+    def _start(self, request: RequestState) -> None:
         assert request.template is not None and request.logits is not None
         number, params = request.started, request.params
         text = None
@@ -255,15 +195,15 @@ class Engine:
             text = TextStream(self.tokenizer.vocab, params.stop, include_stop=params.include_stop)
         generator = row_generator(params.seed, stream=request.stream, sample=number)
         row = self.runner.fork(request.template)
-        self._running.append(_Sample(request, number, row, generator, text, request.logits))
+        self._running.append(SampleState(request, number, row, generator, text, request.logits))
         request.started += 1
 
-    def _drop_template(self, request: _Request) -> None:
+    def _drop_template(self, request: RequestState) -> None:
         if request.template is not None:
             self.runner.truncate(request.template, 0)
         request.template = request.logits = None
 
-    def _take(self, sample: _Sample, token: int, logprob: float) -> Event:
+    def _take(self, sample: SampleState, token: int, logprob: float) -> Event:
         """Give a sample its next token and end it if that was the last."""
         params, piece, reason = sample.request.params, "", None
         stopped = token in params.stop_ids
@@ -284,7 +224,7 @@ class Engine:
         shown = (token, logprob) if kept else (None, None)
         return Event(sample.request.number, sample.number, *shown, piece, reason)
 
-    def _end(self, sample: _Sample, reason: Any) -> str:
+    def _end(self, sample: SampleState, reason: Any) -> str:
         """Free a sample's pages and record it; returns the text that had been held back."""
         rest = sample.text.finish() if sample.text else ""
         sample.pieces.append(rest)
@@ -308,7 +248,7 @@ class Engine:
         mine = [sample for sample in self._running if sample.request is request]
         return [Event(number, s.number, None, None, self._end(s, "cancelled"), "cancelled") for s in mine]
 
-    def _find(self, number: int) -> _Request:
+    def _find(self, number: int) -> RequestState:
         if number not in self._requests:
             raise ValueError(f"no request {number}; its results were taken already, or it was never submitted")
         return self._requests[number]

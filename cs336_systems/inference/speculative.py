@@ -26,7 +26,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cs336_basics.nn_utils import log_softmax
-from cs336_systems.inference.engine import Completion
+from cs336_systems.inference.completion import Completion
 from cs336_systems.inference.model_runner import Runner
 from cs336_systems.inference.sampling import SamplingParams, draw, row_generator, sampling_probabilities
 
