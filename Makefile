@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet -c constraints.txt
 ARGS ?=
 # Modules of cs336_basics whose shape annotations the tests check at run time: those with tensors. In the tokenizer the
 # checks would cost many times the work itself, and its tests of wrong arguments want our own messages.
-TYPED := model nn_utils optimizer data generation evaluation training
+TYPED := layers model variants nn_utils optimizer data generation evaluation training
 comma := ,
 empty :=
 space := $(empty) $(empty)

@@ -3,7 +3,7 @@
     logits of the last position -> / temperature -> keep top-k -> keep top-p -> softmax -> draw
 
 The filters are pure functions over logits (..., vocab), reused by every decoder above. Decoding keeps each layer's
-keys and values (`KVCache`), so that a new token costs one row of attention instead of a whole forward pass; past
+keys and values (`kv_cache.py`), so that a new token costs one row of attention instead of a whole forward pass; past
 context_length it falls back to recomputing the last context_length tokens.
 
 Handout: decoding, generate. Source of top-p: Holtzman et al. 2020. Left out: batching requests of different lengths,
@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cs336_basics.kv_cache import KVCache
 from cs336_basics.model import TransformerLM
 from cs336_basics.nn_utils import softmax
 
@@ -35,32 +36,6 @@ class TextCoder(Protocol):
     def decode(self, ids: list[int]) -> str:
         """Ids to text."""
         ...
-
-
-class KVCache:
-    """One layer's keys and values, (batch, heads, capacity, d_k) each, filled from the left."""
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity, self.length = capacity, 0
-        self._keys: Tensor | None = None
-        self._values: Tensor | None = None
-
-    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Store (..., new, d_k) tensors; return those of all tokens so far.
-
-        Raises:
-            ValueError: more tokens than the capacity.
-        """
-        end = self.length + keys.shape[-2]
-        if end > self.capacity:
-            raise ValueError(f"the cache holds {self.capacity} tokens; got {end}; make it longer or start again")
-        if self._keys is None or self._values is None:
-            self._keys = keys.new_empty(*keys.shape[:-2], self.capacity, keys.shape[-1])
-            self._values = values.new_empty(*values.shape[:-2], self.capacity, values.shape[-1])
-        self._keys[..., self.length : end, :] = keys
-        self._values[..., self.length : end, :] = values
-        self.length = end
-        return self._keys[..., :end, :], self._values[..., :end, :]
 
 
 def apply_temperature(logits: Float[Tensor, "... vocab"], temperature: float) -> Float[Tensor, "... vocab"]:
@@ -131,11 +106,12 @@ def stream_tokens(
             f"a prompt needs shape (batch, at least one token); got {tuple(prompt.shape)}; begin with <|endoftext|>"
         )
     context = model.config.context_length
-    ids, caches = prompt[:, -context:], [KVCache(context) for _ in model.layers]
-    pending = ids
+    ids = pending = prompt[:, -context:]
+    cache, length = model.new_cache(len(prompt), context) if use_cache else None, 0
     while True:
-        if use_cache and caches[0].length + pending.shape[1] <= context:
-            logits = model(pending, caches, caches[0].length)
+        if use_cache and length + pending.shape[1] <= context:
+            logits = model(pending, cache, length)
+            length += pending.shape[1]
         else:  # the window slides: every position changes, so nothing cached is of use
             use_cache, ids = False, ids[:, -context:]
             logits = model(ids)
