@@ -36,6 +36,10 @@ COMMANDS = {
     "train": ("cs336_basics.cli:train", "train a language model, or go on with an interrupted run"),
     "generate": ("cs336_basics.cli:generate", "let a trained model write"),
     "evaluate": ("cs336_basics.cli:evaluate", "loss, perplexity and bits per byte of a trained model"),
+    "basics ablate": (
+        "cs336_basics.ablations.cli:ablate",
+        "the course's ablations beside one baseline, with a report",
+    ),
     "model info": ("cs336_basics.cli:model_info", "count a model's parameters, FLOPs and memory"),
 }
 GROUPS = sorted({" ".join(name.split()[:n]) for name in COMMANDS for n in range(1, len(name.split()))})
@@ -49,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except KeyboardInterrupt as stop:
-        resumes = " ".join(arguments[:2]) == "data get" or arguments[:1] in (["tour"], ["train"])
+        resumes = " ".join(arguments[:2]) in ("data get", "basics ablate") or arguments[:1] in (["tour"], ["train"])
         advice = "; give the same command again to go on" if resumes else ""
         print(f"\n{str(stop) or 'interrupted'}{advice}", file=sys.stderr)
         return 130
@@ -72,7 +76,9 @@ def _dispatch(arguments: list[str]) -> int:
     if arguments[0] == "--version":
         print(f"cs336 {_version()}")
         return 0
-    words = max((n for n in range(1, len(arguments) + 1) if " ".join(arguments[:n]) in GROUPS), default=0)  # words of the group
+    words = max(
+        (n for n in range(1, len(arguments) + 1) if " ".join(arguments[:n]) in GROUPS), default=0
+    )  # words of the group
     name, rest = " ".join(arguments[: words + 1]), arguments[words + 1 :]
     if words and (len(arguments) == words or arguments[words] in ("-h", "--help")):
         group = " ".join(arguments[:words])

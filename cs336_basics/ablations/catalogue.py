@@ -1,6 +1,6 @@
 """The course's ablations: which runs answer which question, as changes of one baseline.
 
-    norm            no RMSNorm, at the baseline's learning rate and at a tenth of it; post-norm instead of pre-norm
+    norm            no RMSNorm, at the baseline's learning rate, a third and three times; post-norm instead of pre-norm
     positions       no positional information (NoPE) instead of rotary
     feed_forward    W2 SiLU(W1 x) with the same number of weights instead of SwiGLU
     parallel        attention and feed-forward side by side instead of one after the other
@@ -48,12 +48,13 @@ class Ablation:
 
 
 def with_norm(base: TrainConfig) -> list[Variant]:
-    """No norm, no norm at a tenth of the learning rate, post-norm."""
+    """No norm at three learning rates, post-norm."""
     bare = replace(base, model=replace(base.model, norm="none"))
     post = replace(base, model=replace(base.model, norm="post"))
     return [
         Variant("no_norm", "no norm", bare),
-        Variant("no_norm_slow", "no norm, learning rate / 10", at_learning_rate(bare, 0.1)),
+        Variant("no_norm_slow", "no norm, learning rate x 0.3", at_learning_rate(bare, 0.3)),
+        Variant("no_norm_fast", "no norm, learning rate x 3", at_learning_rate(bare, 3.0)),
         Variant("post_norm", "post-norm", post),
     ]
 
@@ -122,8 +123,9 @@ ABLATIONS = (
         "norm",
         "Where the norm stands",
         "RMSNorm keeps the input of every sublayer at one scale whatever the residual stream has grown to. Without it, "
-        "activations and gradients are free to grow with depth and learning rate: watch the gradient norm below. A "
-        "lower learning rate keeps such a run alive, at the price of slower progress. **Post-norm**, the place of the "
+        "activations and gradients are free to grow with depth and learning rate: watch the gradient norm below. The "
+        "usual cure is a lower learning rate, at the price of slower progress; compare the three runs without norms "
+        "with the learning rates that the baseline survives. **Post-norm**, the place of the "
         "original Transformer, normalises the residual stream itself after each sum, so no path leads from the loss "
         "to the first layer untouched; it trains, but usually needs longer warm-up, the more so the deeper the model.",
         with_norm,

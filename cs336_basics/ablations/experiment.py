@@ -1,10 +1,13 @@
 """One run of an ablation and its outcome; a run that diverges has an outcome too.
 
 Each run is an ordinary training run in a directory of its own, so that it resumes after a kill in the same bits. It
-counts as diverged at step s when
+counts as diverged at step s when, for the first time,
 
     the loss or the gradient became nan or infinite in update s, which ended the run, or
-    it came to its end, but above ln(vocab_size), the loss of guessing, where it had stayed since the logged step s
+    the loss logged at step s was MARGIN_NATS above the one it began with
+
+The second is what too high a learning rate commonly does: the loss jumps up by tens of nats, and comes down again only
+as the schedule lowers the rate.
 
 Several seeds of one variant are separate runs; `summarize` makes mean and spread of them. Left out: significance tests
 (two or three seeds carry none). Read next: `stages.py`.
@@ -23,6 +26,7 @@ from cs336_basics.runs.directory import RunDirectory
 from cs336_basics.training import Diverged, train
 from cs336_basics.training_config import TrainConfig
 
+MARGIN_NATS = 1.0
 CURVES = ("train_loss", "validation_loss", "grad_norm", "seconds")
 
 
@@ -46,11 +50,10 @@ def run_experiment(config: TrainConfig, directory: Path, *, progress: bool = Tru
     log = [{key: record[key] for key in ("step", "tokens", *CURVES) if key in record} for record in run.read_log()]
     summary = run.summary() if run.is_complete else {}
     last = log[-1] if log else {"step": 0, "tokens": 0, "seconds": 0.0}
-    if diverged_at is None:
-        diverged_at = _left_for_good(log, math.log(config.model.vocab_size))
+    blown_up = first_blow_up(log)
     manifest = read_manifest(config.valid_tokens)
     return {
-        "diverged_at": diverged_at,
+        "diverged_at": diverged_at if blown_up is None else blown_up,
         "validation_loss": summary.get("validation_loss"),
         "entropy_floor": manifest["nats"] / manifest["num_tokens"] if "nats" in manifest else None,
         "parameters": count_parameters(config), "steps": last["step"], "tokens": last["tokens"],
@@ -58,14 +61,12 @@ def run_experiment(config: TrainConfig, directory: Path, *, progress: bool = Tru
     }  # fmt: skip
 
 
-def _left_for_good(log: Sequence[Mapping[str, Any]], limit: float) -> int | None:
-    """The first of the records at the end whose losses are all above `limit`; None when the last one is not."""
-    step = None
-    for record in reversed(log):
-        if record.get("validation_loss", record["train_loss"]) <= limit:
-            break
-        step = record["step"]
-    return step
+def first_blow_up(log: Sequence[Mapping[str, Any]]) -> int | None:
+    """The first logged step with a loss more than MARGIN_NATS above the first training loss; None without one."""
+    for record in log:
+        if max(record["train_loss"], record.get("validation_loss", 0.0)) > log[0]["train_loss"] + MARGIN_NATS:
+            return record["step"]
+    return None
 
 
 def count_parameters(config: TrainConfig) -> int:

@@ -111,7 +111,9 @@ def _curves(name: str, shown: Sequence[Result]) -> list[Block]:
     blocks: list[Block] = []
     by_progress = ("tokens", "tokens read", "tokens") if name == "batch_size" else ("step", "step", "step")
     for key, xlabel, title in (by_progress, ("seconds", "seconds of training", "clock")):
-        curves = {r["label"]: [(p[key], p["validation_loss"]) for p in _log(r) if "validation_loss" in p] for r in shown}
+        curves = {
+            r["label"]: [(p[key], p["validation_loss"]) for p in _log(r) if "validation_loss" in p] for r in shown
+        }
         if any(curves.values()):
             figure = plot_overlaid_curves(curves, xlabel=xlabel, floor=floor, top=top)
             alt = f"Validation loss by {xlabel}: " + "; ".join(

@@ -137,7 +137,9 @@ def _run(directory: Path, options: RunsOptions, progress: bool) -> None:
             )  # fmt: skip
             if progress:
                 print(f"  {variant.label}, seed {config.seed}", file=sys.stderr, flush=True)
-            outcome = run_experiment(config, directory / options.name / variant.name / f"seed_{index}", progress=progress)
+            outcome = run_experiment(
+                config, directory / options.name / variant.name / f"seed_{index}", progress=progress
+            )
             if progress and outcome["diverged_at"] is not None:
                 print(f"  diverged at step {outcome['diverged_at']}: a result", file=sys.stderr, flush=True)
             outcomes.append(outcome)
