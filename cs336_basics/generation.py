@@ -20,7 +20,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cs336_basics.kv_cache import KVCache
 from cs336_basics.model import TransformerLM
 from cs336_basics.nn_utils import softmax
 

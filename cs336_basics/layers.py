@@ -123,8 +123,10 @@ class RotaryPositionalEmbedding(nn.Module):
         super().__init__()
         if d_k % 2:
             raise ValueError(f"rotary positions turn pairs of coordinates, so d_k must be even; got {d_k}")
-        frequency = theta ** (-torch.arange(0, d_k, 2, device=device, dtype=torch.float64) / d_k)
-        angle = torch.arange(max_seq_len, device=device, dtype=torch.float64)[:, None] * frequency
+        self._tabulate(theta ** (-torch.arange(0, d_k, 2, device=device, dtype=torch.float64) / d_k), max_seq_len)
+
+    def _tabulate(self, frequency: Tensor, max_seq_len: int) -> None:
+        angle = torch.arange(max_seq_len, device=frequency.device, dtype=torch.float64)[:, None] * frequency
         self.register_buffer("cos", angle.cos().float(), persistent=False)
         self.register_buffer("sin", angle.sin().float(), persistent=False)
 

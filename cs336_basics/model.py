@@ -215,7 +215,7 @@ class TransformerLM(nn.Module):
         self.lm_head = Linear(d_model, config.vocab_size, device, dtype)
         if config.tie_embeddings:
             self.lm_head.weight = self.token_embeddings.weight
-        self.stream = make_stream(config, device, dtype)
+        self.stream: Any = make_stream(config, device, dtype)
         if config.initialization != "course":
             from cs336_basics.variants.initialization import initialize
 
@@ -243,10 +243,13 @@ class TransformerLM(nn.Module):
         positions = torch.arange(start, start + seq, device=token_ids.device)
         x = self._embed(token_ids, positions)
         if self.stream is not None:
-            return self.stream(self, x, token_ids, positions, cache)
-        for index, layer in enumerate(self.layers):
-            x = layer(x, positions, None if cache is None else cache[index])
-        return self.lm_head(self.ln_final(x))
+            x = self.stream(self.layers, x, token_ids, positions, cache)
+        else:
+            for index, layer in enumerate(self.layers):
+                x = layer(x, positions, None if cache is None else cache[index])
+        logits = self.lm_head(self.ln_final(x))
+        cap = self.config.logit_softcap
+        return logits if cap is None else nn_utils.softcap(logits, cap)
 
     def _embed(self, token_ids: Tensor, positions: Tensor) -> Tensor:
         x = self.token_embeddings(token_ids)
@@ -262,7 +265,8 @@ class TransformerLM(nn.Module):
         A variant of the whole model may add an entry of its own at the end.
         """
         own = [] if self.stream is None else self.stream.new_cache(batch, capacity)
-        return [layer.attn.new_cache(batch, capacity) for layer in self.layers] + own
+        mixers: list[Any] = [layer.attn for layer in self.layers]
+        return [mixer.new_cache(batch, capacity) for mixer in mixers] + own
 
     def auxiliary_loss(self) -> Tensor | None:
         """Sum of the losses that layers left in their last forward pass (experts' balance); None when there are none.

@@ -76,7 +76,9 @@ class ModelConfig:
     qkv_bias: bool = False
     """add a bias to queries, keys and values"""
     qk_norm: bool = False
-    """normalise each query and key (after the rotation when the norm has no gain, before it otherwise)"""
+    """normalise each query and key over its head, before any rotation"""
+    attention_scale: float = 1.0
+    """multiplies the scores beyond 1 / sqrt(width of a head)"""
     attention_softcap: float | None = None
     """bound the attention scores to (-cap, cap) by cap * tanh(score / cap)"""
     attention_sinks: bool = False
@@ -148,9 +150,8 @@ class ModelConfig:
 
     @property
     def changes_the_stream(self) -> bool:
-        """Whether something happens to the residual stream between layers, or to the logits."""
-        extras = (self.residual_scalars, self.smear, self.backout, self.value_residual, self.value_embeddings)
-        return any(extras) or self.logit_softcap is not None
+        """Whether layers share more than the residual stream, or something happens to it between them."""
+        return any((self.residual_scalars, self.smear, self.backout, self.value_residual, self.value_embeddings))
 
     @property
     def mixer_pattern(self) -> tuple[Mixer, ...]:
@@ -166,8 +167,9 @@ class ModelConfig:
 
 
 PLAIN_ATTENTION = {
-    "num_kv_heads": None, "head_dim": None, "qkv_bias": False, "qk_norm": False, "attention_softcap": None,
-    "attention_sinks": False, "value_residual": False, "value_embeddings": False, "latent_attention": None,
+    "num_kv_heads": None, "head_dim": None, "qkv_bias": False, "qk_norm": False, "attention_scale": 1.0,
+    "attention_softcap": None, "attention_sinks": False, "value_residual": False, "value_embeddings": False,
+    "latent_attention": None,
 }  # fmt: skip
 """values with which attention is that of `model.py`"""
 GATED = ("swiglu", "geglu", "reglu")
@@ -188,7 +190,7 @@ def _check_ranges(config: ModelConfig) -> None:
     for name, choices in CHOICES.items():
         if getattr(config, name) not in get_args(choices):
             raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}; got {getattr(config, name)!r}")
-    for name in ("rope_theta", "norm_eps", "attention_softcap", "logit_softcap"):
+    for name in ("rope_theta", "norm_eps", "attention_scale", "attention_softcap", "logit_softcap"):
         if getattr(config, name) is not None and not getattr(config, name) > 0:
             raise ValueError(f"{name} must be positive; got {getattr(config, name)}")
     sizes = ("vocab_size", "context_length", "d_model", "num_layers", "num_heads")
@@ -232,6 +234,9 @@ def _check_attention(config: ModelConfig) -> None:
         raise ValueError(f"rope_scaling stretches rotary positions; got positions={config.positions!r}; drop one")
     if not config.norm_gain and config.norm_type == "layernorm":
         raise ValueError("norm_gain=False is offered for norm_type='rmsnorm' only")
+    changed = [name for name, value in PLAIN_ATTENTION.items() if getattr(config, name) != value]
+    if changed and not {"attention", "window"} & set(config.mixer_pattern):
+        raise ValueError(f"{changed[0]} changes attention, but no layer has any; got mixers={config.mixers}")
     if config.latent_attention is not None:
         _check_latent_attention(config)
 

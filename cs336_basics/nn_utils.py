@@ -132,6 +132,11 @@ def relu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     return x.clamp(min=0)
 
 
+def softcap(x: Float[Tensor, "..."], cap: float) -> Float[Tensor, "..."]:
+    """cap * tanh(x / cap): near the identity for small x, always within (-cap, cap) (Gemma 2, 2408.00118)."""
+    return cap * torch.tanh(x / cap)
+
+
 @torch.no_grad()
 def clip_gradient(parameters: Iterable[Tensor], max_norm: float) -> Float[Tensor, ""]:
     """Scale all gradients in place so that their joint L2 norm is at most `max_norm`; return the norm before scaling.

@@ -9,7 +9,6 @@ import torch
 
 from cs336_basics import blocked_attention  # noqa: F401  (registers attention="blocked")
 from cs336_basics.generation import (
-    KVCache,
     apply_temperature,
     generate,
     generate_text,
@@ -18,6 +17,7 @@ from cs336_basics.generation import (
     sample_token,
     stream_tokens,
 )
+from cs336_basics.kv_cache import KVCache
 from cs336_basics.model import TransformerLM
 from cs336_basics.model_config import ModelConfig
 from cs336_basics.tokenization import Tokenizer
