@@ -41,6 +41,8 @@ COMMANDS = {
         "the course's ablations beside one baseline, with a report",
     ),
     "model info": ("cs336_basics.cli:model_info", "count a model's parameters, FLOPs and memory"),
+    "model import": ("cs336_basics.huggingface.cli:model_import", "read a Hugging Face folder of a Llama or Qwen2.5 model"),
+    "model export": ("cs336_basics.huggingface.cli:model_export", "write a model as a Hugging Face folder"),
 }
 GROUPS = sorted({" ".join(name.split()[:n]) for name in COMMANDS for n in range(1, len(name.split()))})
 

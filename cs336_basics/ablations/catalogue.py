@@ -73,7 +73,7 @@ def with_feed_forward(base: TrainConfig) -> list[Variant]:
 
 def with_parallel_layers(base: TrainConfig) -> list[Variant]:
     """y = x + attn(norm(x)) + ffn(norm(x))."""
-    model = replace(base.model, norm="parallel")  # type: ignore[arg-type]
+    model = replace(base.model, norm="parallel")
     return [Variant("parallel", "parallel layers", replace(base, model=model))]
 
 

@@ -16,7 +16,7 @@ same scores; read again it is a model of halves.
 
 All names, shapes and types are checked from the files' headers before anything is allocated; then one tensor after the
 other is copied to its place, so memory holds the model once. Left out: pickled weights (pytorch_model.bin), tokenizers
-(see `tokenization/`). Read next: `huggingface_config.py`.
+(see `tokenization/`). Read next: `config.py`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from cs336_basics.huggingface_config import config_from_huggingface, config_to_huggingface
+from cs336_basics.huggingface.config import config_from_huggingface, config_to_huggingface
 from cs336_basics.model import TransformerLM, make_rotary
 from cs336_basics.model_config import ModelConfig
 from cs336_basics.runs.atomic import atomic_write, write_json
@@ -215,7 +215,8 @@ def write_huggingface_folder(
         model: a Llama or Qwen2.5 in shape; see `config_to_huggingface`.
         folder: new or empty.
         dtype: type of the weights; the model's own by default.
-        max_shard_bytes: more than this goes into several files with an index; memory holds one of them besides the model.
+        max_shard_bytes: more than this goes into several files with an index; memory holds one file
+            besides the model.
         facts: further fields of config.json, such as bos_token_id and eos_token_id.
 
     Raises:
@@ -227,7 +228,7 @@ def write_huggingface_folder(
     values = {**config_to_huggingface(model.config), "torch_dtype": str(target).removeprefix("torch."), **(facts or {})}
     refuse_full_folder(path)
     shards = _shards(model, target.itemsize, max_shard_bytes)
-    weights, weight_map = dict(model.named_parameters()), {}
+    weights, weight_map = dict(model.named_parameters()), dict[str, str]()
     for number, names in enumerate(shards, start=1):
         file_name = SINGLE if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         tensors = {huggingface_name(name): _exported(weights[name], name, model.config, target) for name in names}
@@ -268,7 +269,7 @@ def _exported(weight: Tensor, name: str, config: ModelConfig, dtype: torch.dtype
     return tensor.to(dtype).contiguous()
 
 
-def pairs_to_halves(weight: Shaped[Tensor, "rows *columns"], head_dim: int) -> Shaped[Tensor, "rows *columns"]:
+def pairs_to_halves(weight: Shaped[Tensor, "rows ..."], head_dim: int) -> Shaped[Tensor, "rows ..."]:
     """The rows of each head in the order 0, 2, 4, ... 1, 3, 5, ...: neighbours that turn together move d/2 apart.
 
     Args:

@@ -12,7 +12,7 @@ d/2) instead of neighbours. Whatever would make the model compute something else
 model types, biases in other places, sliding windows, other rope scalings, quantised weights. Files of transformers 4
 (rope_theta, rope_scaling) and 5 (rope_parameters) are read; the former, which both understand, are written.
 
-Left out: mixtures of experts, Llama 3's rope scaling, Qwen3 (QK-norm). Read next: `huggingface_folder.py`.
+Left out: mixtures of experts, Llama 3's rope scaling, Qwen3 (QK-norm). Read next: `folder.py`.
 """
 
 from __future__ import annotations
@@ -54,6 +54,9 @@ def config_from_huggingface(values: Mapping[str, Any], *, context_length: int | 
     missing = [name for name in _REQUIRED if values.get(name) is None]
     if missing:
         raise ValueError(f"config.json lacks {', '.join(missing)}; is it that of a {kind} model?")
+    for name in (*_REQUIRED, "num_key_value_heads", "head_dim"):
+        if values.get(name) is not None and type(values[name]) is not int:
+            raise ValueError(f"config.json has {name}={values[name]!r}, which is no whole number")
     for name, allowed in _FIXED.items():
         if values.get(name, allowed[0]) not in allowed:
             raise ValueError(f"config.json has {name}={values[name]!r}; supported is {allowed[0]!r} only")
@@ -88,6 +91,9 @@ def _rope(values: Mapping[str, Any]) -> dict[str, Any]:
     rope = dict(values.get("rope_parameters") or values.get("rope_scaling") or {})
     if values.get("rope_theta") is not None:
         rope.setdefault("rope_theta", values["rope_theta"])
+    part = rope.pop("partial_rotary_factor", values.get("partial_rotary_factor"))
+    if part not in (None, 1.0):
+        raise ValueError(f"config.json rotates a part of each head (partial_rotary_factor {part}); not supported")
     return rope
 
 
@@ -107,7 +113,8 @@ def _scaling(rope: Mapping[str, Any], longest: int) -> RopeScaling | None:
         )
     given.pop("truncate", None)
     original = given.pop("original_max_position_embeddings", longest)
-    return RopeScaling(kind, original_context_length=original, **{k: float(v) for k, v in given.items()})
+    numbers = {name: float(value) for name, value in given.items()}
+    return RopeScaling("yarn" if kind == "yarn" else "linear", original_context_length=original, **numbers)
 
 
 def config_to_huggingface(config: ModelConfig) -> dict[str, Any]:
