@@ -13,8 +13,10 @@ import argparse
 import dataclasses
 import itertools
 import json
+import re
 import sys
 import tomllib
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +43,10 @@ def train(argv: list[str]) -> None:
     from cs336_basics.training import train as run_training
     from cs336_basics.training_config import TrainConfig
 
-    o = tyro.cli(_train_options(TrainConfig), args=_with_config_file(argv, TrainConfig), prog="cs336 train")
+    arguments = _with_config_file(argv, TrainConfig)
+    o = tyro.cli(
+        _train_options(TrainConfig), args=arguments, prog="cs336 train", config=(tyro.conf.CascadeSubcommandArgs,)
+    )
     summary = run_training(o.run, o.out)
     print_result({**summary, "run": str(o.out)}, as_json=o.json)
 
@@ -89,7 +94,7 @@ def _with_config_file(argv: Sequence[str], config: type) -> list[str]:
     finder.add_argument("--config")
     name = finder.parse_known_args(list(argv))[0].config
     if name is None:
-        return list(argv)
+        return [*_variant_words(argv, {}), *argv]
     path = find_config(name)
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -97,7 +102,22 @@ def _with_config_file(argv: Sequence[str], config: type) -> list[str]:
         config_from_dict(config, {**missing, **values, "model": {"vocab_size": 1, **values.get("model", {})}})
     except (tomllib.TOMLDecodeError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
-    return [*_flags(values), *argv]
+    flags = [*_flags(values), *argv]
+    return [*_variant_words(flags, values.get("model", {})), *flags]
+
+
+def _variant_words(argv: Sequence[str], model: Mapping[str, Any]) -> list[str]:
+    """tyro's word, such as model.moe:mixture-of-experts-config, for each optional part that flags or file mention."""
+    from cs336_basics.model_config import ModelConfig
+
+    words = []
+    for name, hint in typing.get_type_hints(ModelConfig).items():
+        parts = [part for part in typing.get_args(hint) if isinstance(part, type) and dataclasses.is_dataclass(part)]
+        option = f"model.{name.replace('_', '-')}"
+        flagged = any(argument.replace("_", "-").startswith(f"--{option}.") for argument in argv)
+        if parts and (flagged or name in model):
+            words.append(f"{option}:" + re.sub(r"(?<!^)(?=[A-Z])", "-", parts[0].__name__).lower())
+    return words
 
 
 def _flags(values: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -298,7 +318,11 @@ def model_info(argv: list[str]) -> None:
     values |= {"training FLOPs per token": accounting.training_flops_per_token(config)}
     values |= {f"AdamW training in float32, batch {o.batch_size}, GB": sum(memory.values()) / 1e9}
     values |= {f"  {name}, GB": count / 1e9 for name, count in memory.items()}
+    cached = 4 * accounting.cached_numbers(config)
+    values |= {f"key-value cache in float32, {config.context_length} tokens, MB per sequence": cached / 1e6}
     values |= {
         f"largest batch in {o.memory_gb:g} GB": accounting.largest_batch(config, memory_bytes=int(o.memory_gb * 1e9))
     }
+    left_out = accounting.not_counted(config)
+    values |= {"not counted": "; ".join(left_out)} if left_out else {}
     print_result(values, as_json=o.json)

@@ -138,7 +138,10 @@ class RotaryPositionalEmbedding(nn.Module):
         turn = torch.complex(self.cos[token_positions].float(), self.sin[token_positions].float())
         if 2 < turn.dim() < x.dim():  # positions (batch, seq) against x (batch, heads, seq, d_k)
             turn = rearrange(turn, "b ... s k -> b ... 1 s k")
-        pairs = torch.view_as_complex(nn_utils.upcast(x).unflatten(-1, (-1, 2)).contiguous())
+        wide = nn_utils.upcast(x).contiguous()
+        if wide.storage_offset() % 2:  # a slice that begins in the middle of a complex number
+            wide = wide.clone()
+        pairs = torch.view_as_complex(wide.unflatten(-1, (-1, 2)))
         return torch.view_as_real(pairs * turn).flatten(-2).to(x.dtype)
 
 

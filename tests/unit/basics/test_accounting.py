@@ -7,14 +7,18 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from cs336_basics.accounting import (
+    cached_numbers,
     forward_flops,
     largest_batch,
+    not_counted,
     parameter_counts,
     training_flops_per_token,
     training_memory_bytes,
 )
 from cs336_basics.model import TransformerLM
 from cs336_basics.model_config import ModelConfig
+from cs336_basics.variants.configs import LatentAttentionConfig
+from tests.unit.basics.test_variants import ALONE, SIZES
 
 GPT2 = {"vocab_size": 50257, "context_length": 1024}
 SMALL = ModelConfig(**GPT2, d_model=768, num_layers=12, num_heads=12, d_ff=2048)
@@ -86,3 +90,57 @@ def test_wrong_arguments_are_named():
         forward_flops(ODD, 0)
     with pytest.raises(ValueError, match="batch_size must be at least 1; got -2"):
         training_memory_bytes(ODD, batch_size=-2)
+
+
+# Variants
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_parameters_of_built_variants(name):
+    config = ModelConfig(**{**SIZES, **ALONE[name]})
+    assert sum(parameter_counts(config).values()) == TransformerLM(config, device="meta").get_num_params()
+
+
+@pytest.mark.parametrize("name", [n for n, c in ALONE.items() if not {"value_embeddings", "smear"} & set(c)])
+def test_flops_of_built_variants(name):
+    """One block of queries: a window that spans the context scores every key, as the counter sees."""
+    choices = {**ALONE[name]}
+    choices |= {"attention_window": 10} if "attention_window" in choices else {}
+    config = ModelConfig(**{**SIZES, **choices})
+    model = TransformerLM(config, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, config.context_length, dtype=torch.int64, device="meta"))
+    assert sum(forward_flops(config).values()) == counter.get_total_flops()
+
+
+def test_a_window_is_scored_alone():
+    """nanochat's convention: 12 heads d_head min(window, T) per token and layer, forward and backward."""
+    long = ModelConfig(100, 2048, 768, 4, 6, attention_window=512, mixers=("window", "window", "window", "attention"))
+    expected = sum(12 * 768 * width for width in (512, 512, 512, 2048))
+    assert 3 * forward_flops(long)["scores and values"] / 2048 == expected
+
+
+@pytest.mark.parametrize("name", ["grouped queries", "window", "window 1", "MLA", "nanochat 2026", "head_dim"])
+def test_cached_numbers_of_a_decoded_sequence(name):
+    """What the caches hold after 9 tokens, one at a time."""
+    model = TransformerLM(ModelConfig(**{**SIZES, **ALONE[name]})).eval()
+    cache = model.new_cache(1, model.config.context_length)
+    for at in range(9):
+        model(torch.tensor([[at]]), cache, at)
+    held = 0
+    for entry in cache:
+        if hasattr(entry, "_kept"):
+            held += sum(t.numel() for t in entry._kept)
+        elif hasattr(entry, "_keys"):
+            held += sum(t[..., :9, :].numel() for t in (entry._keys, entry._values))
+        else:
+            held += entry.value.numel()
+    assert cached_numbers(model.config, 9) == held
+
+
+def test_what_is_not_counted_is_named():
+    assert not_counted(SMALL) == []
+    latent = ModelConfig(**{**SIZES, "latent_attention": LatentAttentionConfig(), "smear": True})
+    assert [note.split(":")[0] for note in not_counted(latent)] == [
+        "latent attention", "gates and scalars of the residual stream",
+    ]  # fmt: skip

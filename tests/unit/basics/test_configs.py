@@ -20,9 +20,12 @@ from cs336_basics.training import train
 from cs336_basics.training_config import TrainConfig
 
 CONFIGS = sorted((Path(cs336_basics.__file__).parent / "configs").glob("*.toml"))
-PARAMETERS = {  # as the handout counts them
+PARAMETERS = {  # as the handout counts them, but for the last three
     "gpt2-small": 162_148_608, "gpt2-medium": 406_539_264, "gpt2-large": 833_591_040, "gpt2-xl": 1_640_452_800,
     "tinystories": 22_696_448, "owt": 22_696_448 + 2 * 22_000 * 512,
+    "qwen2.5-0.5b": 494_032_768,  # as Hugging Face's checkpoint has them
+    "nanochat-2025-d20": 2 * 65_536 * 1280 + 12 * 20 * 1280**2,  # 561 M
+    "nanochat-d12": 2 * 32_768 * 768 + 12 * 12 * 768**2 + 6 * (32_768 * 768 + 12 * 6) + 2 * 12 + 24 + 1 + 1,
 }  # fmt: skip
 
 
@@ -45,7 +48,8 @@ def test_two_steps(path, tmp_path):
         write_tokens(tmp_path / f"{name}.bin", rng.integers(0, 50, 400).tolist(), vocab_size=50)
     shrunk = {
         "model.vocab_size": 50, "model.context_length": 8, "model.d_model": 16, "model.num_layers": 1,
-        "model.num_heads": 2, "model.d_ff": 16, "batch_size": 2, "gradient_accumulation": 2, "num_steps": 2,
+        "model.num_heads": 2, "model.d_ff": 16, "model.num_kv_heads": "none",
+        "batch_size": 2, "gradient_accumulation": 2, "num_steps": 2,
         "optimizer.warmup_steps": 1, "train_tokens": tmp_path / "train.bin", "valid_tokens": tmp_path / "valid.bin",
         "tokenizer": "none", "sample_tokens": 0, "eval_by": "windows", "windows": "anywhere", "device": "cpu",
     }  # fmt: skip
