@@ -65,7 +65,13 @@ def with_positions(base: TrainConfig) -> list[Variant]:
 
 
 def with_feed_forward(base: TrainConfig) -> list[Variant]:
-    """SiLU without a gate: two matrices of width 3/2 d_ff hold as many weights as SwiGLU's three of width d_ff."""
+    """SiLU without a gate: two matrices of width 3/2 d_ff hold as many weights as SwiGLU's three of width d_ff.
+
+    Raises:
+        ValueError: the baseline has another feed-forward.
+    """
+    if base.model.ffn != "swiglu":
+        raise ValueError(f"feed_forward compares SwiGLU with SiLU, but the baseline has ffn={base.model.ffn!r}")
     d_ff = 3 * (base.model.d_ff or 0) // 2
     model = replace(base.model, ffn="silu", d_ff=d_ff)
     return [Variant("silu", f"SiLU, d_ff {d_ff}", replace(base, model=model))]
@@ -99,7 +105,7 @@ def at_learning_rate(base: TrainConfig, factor: float) -> TrainConfig:
 
 
 def at_batch_size(base: TrainConfig, factor: float) -> TrainConfig:
-    """`base` with `factor` times the batch and as many tokens: every count of steps shrinks as the batch grows.
+    """`base` with `factor` times the batch and as many tokens, to the nearest step: counts of steps shrink as it grows.
 
     The learning rate follows the square root of the batch, the rule for Adam (Malladi et al. 2022, section 4).
     """

@@ -48,7 +48,8 @@ class AblationConfig:
     """cpu, cuda, mps, or auto: a GPU where there is one"""
 
     def __post_init__(self) -> None:
-        choose(self.ablations)
+        for ablation in choose(self.ablations):
+            ablation.variants(self.train)  # what the model cannot be is refused before anything is trained
         if self.seeds < 1:
             raise ValueError(f"seeds must be at least 1; got {self.seeds}")
 

@@ -341,6 +341,7 @@ def test_stories_are_written_when_nothing_is_given(tmp_path, base):
     [
         (["--ablations", "norms"], "unknown ablation 'norms'; did you mean norm?"),
         (["--seeds", "0"], "seeds must be at least 1; got 0"),
+        (["--set", "model.ffn=gelu"], "feed_forward compares SwiGLU with SiLU, but the baseline has ffn='gelu'"),
         (["--set", "model.d_modle=64"], "unknown config key model.d_modle (ModelConfig has no such field); did you "
                                         "mean model.d_model?"),
         (["--corpus", "nowhere"], "no nowhere/train.txt"),
