@@ -27,7 +27,7 @@ from cs336_basics.objectives.comparison import (
 )
 from cs336_basics.runs.atomic import write_json
 from cs336_basics.runs.directory import RunDirectory
-from cs336_basics.runs.plots import plot_curves
+from cs336_basics.runs.plots import plot_overlaid_curves
 from cs336_basics.runs.report import Paragraph, Picture, Section, Table
 from cs336_basics.runs.stage import Stage, run_stages
 
@@ -180,8 +180,8 @@ def _verdict_section(directory: Path) -> Section:
     losses = {r["title"]: _smoothed(r["log"]) for r in results}
     floor = verdict["floor_bits_per_byte"]
     alt = "; ".join(f"{r['title']} {_shown(verdict['objectives'][r['name']])}" for r in results)
-    rate_plot = plot_curves(rates, xlabel="step", ylabel="bits per byte, unseen text", floor=floor)
-    loss_plot = plot_curves(losses, xlabel="step", ylabel="training loss, nats per target")
+    rate_plot = plot_overlaid_curves(rates, xlabel="step", ylabel="bits per byte, unseen text", floor=floor)
+    loss_plot = plot_overlaid_curves(losses, xlabel="step", ylabel="training loss, nats per target")
     return Section("Comparison", [
         Paragraph(_EXPLANATION), table,
         Picture(rate_plot, "objectives-bits-per-byte", f"Bits per byte over steps; at the end {alt}"),
