@@ -178,8 +178,9 @@ class _Trainer:
             self.model, lambda named_parameters: build_optimizer(config.optimizer, named_parameters)
         )
         self.loss = TrainingLoss(
-            self.model, self.module, z_loss=config.z_loss, chunk_tokens=config.chunked_loss, compile=config.compile
-        )
+            self.model, self.module, z_loss=config.z_loss, chunk_tokens=config.chunked_loss, compile=config.compile,
+            end_of_text=self._end_of_text() if config.document_mask else None,
+        )  # fmt: skip
         self.ema: WeightAverage | None = None
         if config.ema_decay:
             self.ema = WeightAverage(self.model.named_parameters(), decay=config.ema_decay, start=config.ema_start)
