@@ -12,6 +12,7 @@ import tyro
 from cs336_basics.cli import load_model, load_tokenizer
 from cs336_basics.corpora.corpus_files import END_OF_TEXT
 from cs336_basics.runs.command_line import parse, print_result
+from cs336_basics.tokenization.huggingface_exchange import read_huggingface, write_huggingface
 
 HUGGINGFACE_CONFIG = "huggingface_config.json"  # what import keeps for export
 Switch = tyro.conf.FlagCreatePairsOff[bool]
@@ -54,10 +55,6 @@ def _import_tokenizer(source: Path, out: Path) -> str:
     """Convert tokenizer.json where we can; returns what became of it."""
     if not (source / "tokenizer.json").is_file():
         return "none in the folder"
-    try:
-        from cs336_basics.tokenization.huggingface_exchange import read_huggingface
-    except ImportError:
-        return "not converted: this version reads no tokenizer.json"
     try:
         tokenizer = read_huggingface(source / "tokenizer.json")
     except ValueError as error:
@@ -112,10 +109,6 @@ def _token_ids(run: Path) -> dict[str, Any]:
 
 def _export_tokenizer(run: Path, folder: Path) -> str:
     """Write tokenizer.json where there is a tokenizer; returns what became of it."""
-    try:
-        from cs336_basics.tokenization.huggingface_exchange import write_huggingface
-    except ImportError:
-        return "not written: this version writes no tokenizer.json"
     try:
         write_huggingface(folder, load_tokenizer(run, None))
     except (FileNotFoundError, ValueError) as error:

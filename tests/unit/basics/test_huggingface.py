@@ -17,6 +17,7 @@ from cs336_basics.huggingface.folder import huggingface_name, read_huggingface_f
 from cs336_basics.model import TransformerLM
 from cs336_basics.model_config import ModelConfig
 from cs336_basics.runs.config import load_config
+from cs336_basics.tokenization.tokenizer import Tokenizer
 from cs336_basics.training import save_model
 from cs336_basics.training_config import TrainConfig
 from cs336_basics.variants.configs import RopeScaling
@@ -399,7 +400,7 @@ def test_import_and_export_give_back_the_same_folder(transformers, tmp_path, cap
     assert "not an empty folder" in capsys.readouterr().err
 
 
-def test_a_trained_model_of_ours_is_exported_with_the_id_of_its_end_of_text(corpus, tmp_path, capsys):
+def test_a_trained_model_of_ours_is_exported_with_its_tokenizer(transformers, corpus, tmp_path, capsys):
     pytest.importorskip("tyro")
     torch.manual_seed(0)
     model = TransformerLM(ModelConfig(vocab_size=257, context_length=16, d_model=16, num_layers=1, num_heads=2))
@@ -412,6 +413,12 @@ def test_a_trained_model_of_ours_is_exported_with_the_id_of_its_end_of_text(corp
     assert values["eos_token_id"] == 256 and values["torch_dtype"] == "float16"
     stored = raw_tensors(tmp_path / "out")["model.embed_tokens.weight"]
     assert torch.equal(stored, model.token_embeddings.weight.half())
+    text = "the dog <|endoftext|> sat\n"
+    ids = Tokenizer.load(corpus / "tokenizer").encode(text)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert theirs(text)["input_ids"] == ids
+    imported = run(capsys, "model", "import", tmp_path / "out", "--out", tmp_path / "back")
+    assert Tokenizer.load(imported["tokenizer"]).encode(text) == ids
 
 
 def test_import_refuses_in_one_line(tmp_path, capsys):
