@@ -22,7 +22,7 @@ from cs336_basics.tokenization.pretokenization import (
     split_on_special_tokens,
     stream_segments,
 )
-from tests.unit.basics import naive_bpe
+from tests import naive_bpe
 
 EOT = "<|endoftext|>"
 # Letters, marks, digits, punctuation, apostrophes with contractions, and every kind of white space.
