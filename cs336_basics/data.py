@@ -208,6 +208,8 @@ def encode_file(
         raise ValueError(f"{os.fspath(text_path)} is empty; there is nothing to encode")
     end, documents = tokenizer.special_id(END_OF_TEXT), 0
     in_parts = engine == "compiled" or (engine == "auto" and size >= MIN_COMPILED_BYTES)
+    if engine == "compiled" and not isinstance(tokenizer, Tokenizer):
+        raise TypeError(f"engine='compiled' needs a Tokenizer of this library; got {type(tokenizer).__name__}")
     parts = Path(f"{os.fspath(token_path)}.parts")
 
     def blocks(report: Report) -> Iterator[npt.NDArray[Any]]:

@@ -19,6 +19,7 @@ import hashlib
 import importlib.util
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,8 @@ Engine = Literal["auto", "plain", "compiled"]
 
 # Below this the plain path is done before compiled code is even loaded.
 MIN_COMPILED_BYTES = 4 << 20
+
+_STORING = threading.Lock()  # the folder is a setting of the whole process
 
 
 def use_compiled(engine: Engine, num_bytes: int) -> bool:
@@ -67,18 +70,19 @@ def stored(kernel: Callable[..., Any]) -> Callable[..., Any]:
     """The same kernel, its machine code read from disk or put there; memory only, with a warning, if that fails."""
     import numba
 
-    former = numba.config.CACHE_DIR
-    try:
-        folder = cache_folder()
-        folder.mkdir(parents=True, exist_ok=True)
-        numba.config.CACHE_DIR = str(folder)
-        kernel.enable_caching()  # type: ignore[attr-defined]
-    except (OSError, RuntimeError) as error:
-        warnings.warn(
-            f"compiled code cannot be stored ({error}) and is compiled anew in each process; "
-            "set NUMBA_CACHE_DIR to a folder you can write to",
-            stacklevel=2,
-        )
-    finally:
-        numba.config.CACHE_DIR = former
+    with _STORING:
+        former = numba.config.CACHE_DIR
+        try:
+            folder = cache_folder()
+            folder.mkdir(parents=True, exist_ok=True)
+            numba.config.CACHE_DIR = str(folder)
+            kernel.enable_caching()  # type: ignore[attr-defined]
+        except (OSError, RuntimeError) as error:
+            warnings.warn(
+                f"compiled code cannot be stored ({error}) and is compiled anew in each process; "
+                "set NUMBA_CACHE_DIR to a folder you can write to",
+                stacklevel=2,
+            )
+        finally:
+            numba.config.CACHE_DIR = former
     return kernel

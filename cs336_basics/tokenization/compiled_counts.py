@@ -13,7 +13,6 @@ larger than memory. Read next: `compiled_merging.py`.
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -63,7 +62,7 @@ class WordCounts(NamedTuple):
     @classmethod
     def of(cls, counts: Mapping[bytes, int]) -> WordCounts:
         """The same counts from a mapping."""
-        joined = np.frombuffer(bytearray(b"".join(counts)), dtype=np.uint8)
+        joined = np.array(bytearray(b"".join(counts)), dtype=np.uint8)
         offsets = np.cumsum([0, *map(len, counts)], dtype=np.int64)
         return cls(joined, offsets, np.array([*counts.values()], dtype=np.int64))
 
@@ -90,19 +89,18 @@ def count_words(
     Raises:
         ValueError: the file is not UTF-8; names the first wrong byte.
     """
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        num_chunks = -(-len(mapped) // chunk_bytes)
-        ranges = list(pairwise(find_cut_points(file, num_chunks, special_tokens, pattern=pattern)))
-        text = np.frombuffer(mapped, dtype=np.uint8)
-        specials = SpecialBytes.of(special_tokens)
-        tables = _count_ranges(text, ranges, specials, PATTERN_CODES[pattern], num_threads, on_progress)
-        words = None if tables is None else _sum(tables, text).words(text)
-        del text  # the map cannot be closed while an array looks at it
-    if words is None:
-        for _ in read_text(path):  # raises with the place of the first wrong byte
-            pass
-        raise AssertionError(f"{path} was found not to be UTF-8, yet could be read")
-    return words
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        cuts = find_cut_points(file, -(-size // chunk_bytes), special_tokens, pattern=pattern)
+    text = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
+    specials = SpecialBytes.of(special_tokens)
+    ranges = list(pairwise(cuts))
+    tables = _count_ranges(text, ranges, specials, PATTERN_CODES[pattern], num_threads, on_progress)
+    if tables is not None:
+        return _sum(tables, text).words(text)
+    for _ in read_text(path):  # raises with the place of the first wrong byte
+        pass
+    raise AssertionError(f"{path} was found not to be UTF-8, yet could be read")
 
 
 def _count_ranges(
@@ -150,7 +148,7 @@ class _CountTable:
         self.slots = new_slots(_FIRST_SLOTS)
         self.used = 0
         self._starts = np.empty(BATCH + 1, dtype=np.int64)
-        self._keys = np.empty((BATCH, 3), dtype=np.uint64)
+        self._keys = np.empty((BATCH + 1, 3), dtype=np.uint64)
 
     def count(self, text: npt.NDArray[np.uint8], segments: npt.NDArray[np.int64]) -> None:
         """Count the words of each segment (begin, end) of `text`."""

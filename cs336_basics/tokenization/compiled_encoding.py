@@ -43,6 +43,7 @@ from cs336_basics.tokenization.unicode_classes import unicode_classes
 
 _MAX_WORD = 1024
 _FIRST_SLOTS, _MAX_SLOTS = 1 << 15, 1 << 20
+_MAX_KEPT = 1 << 24  # bytes of long words, and ids of words of several tokens
 _BLOCK_IDS = 1 << 17
 _DONE, _BLOCK_FULL, _CACHE_FULL, _LONG_WORD, _NO_TOKEN_FOR_BYTE = range(5)
 
@@ -84,12 +85,12 @@ class CompiledEncoder:
         self.encode_word = encode_word
         self._caches: SimpleQueue[_WordCache] = SimpleQueue()
 
-    def encode(self, data: bytes, dtype: npt.DTypeLike) -> npt.NDArray[Any] | None:
-        """The ids of UTF-8 text; None if the bytes are not UTF-8 or the vocabulary lacks one of them."""
+    def encode(self, data: bytes, dtype: npt.DTypeLike, *, checked: bool) -> npt.NDArray[Any] | None:
+        """The ids of UTF-8 text; None if the vocabulary lacks a byte of it or, unless `checked`, it is not UTF-8."""
         if not data:
             return np.empty(0, dtype=dtype)
         text = np.frombuffer(data, dtype=np.uint8)
-        if not stored(is_utf8)(text, 0, len(text)):
+        if not checked and not stored(is_utf8)(text, 0, len(text)):
             return None
         try:
             cache = self._caches.get_nowait()
@@ -142,16 +143,16 @@ class _WordCache:
         self.ids = np.empty(1 << 16, dtype=np.uint32)
         self.used = np.zeros(3, dtype=np.int64)  # of slots, kept, ids
         self.starts = np.empty(BATCH + 1, dtype=np.int64)
-        self.keys = np.empty((BATCH, 3), dtype=np.uint64)
+        self.keys = np.empty((BATCH + 1, 3), dtype=np.uint64)
         self.scratch = np.empty((2, _MAX_WORD), dtype=np.uint64)
 
     def make_room(self) -> None:
         """Double what is full; forget all words when the table is as large as it may be."""
-        if 2 * (self.used[0] + BATCH) > len(self.slots):
-            if len(self.slots) == _MAX_SLOTS:
-                self.slots[:] = 0
-                self.used[:] = 0
-                return
+        words_full = 2 * (self.used[0] + BATCH) > len(self.slots)
+        if (words_full and len(self.slots) >= _MAX_SLOTS) or max(len(self.kept), len(self.ids)) >= _MAX_KEPT:
+            self.slots[:] = 0
+            self.used[:] = 0
+        elif words_full:
             larger = new_slots(2 * len(self.slots))
             stored(move_words)(self.slots, larger)
             self.slots = larger

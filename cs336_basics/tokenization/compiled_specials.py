@@ -46,7 +46,7 @@ class SpecialBytes(NamedTuple):
         begins[[token[0] for token in encoded]] = True
         lengths = [len(encoded[index]) for index in order]
         joined = np.array([byte for index in order for byte in encoded[index]], dtype=np.uint8)
-        return cls(joined, np.cumsum([0, *lengths]), begins, np.array(order, dtype=np.int64))
+        return cls(joined, np.cumsum([0, *lengths], dtype=np.int64), begins, np.array(order, dtype=np.int64))
 
     def find(self, text: npt.NDArray[np.uint8], start: int, end: int) -> npt.NDArray[np.int64]:
         """Where special tokens stand in bytes `start` to `end`.
@@ -56,11 +56,13 @@ class SpecialBytes(NamedTuple):
         """
         if len(self.order) == 0:
             return np.empty((0, 3), dtype=np.int64)
+        first_bytes = np.flatnonzero(self.begins)
+        only = int(first_bytes[0]) if len(first_bytes) == 1 else -1
         blocks = [np.empty((0, 3), dtype=np.int64)]
         while start < end:
             block = np.empty((_BLOCK, 3), dtype=np.int64)
             count, start = stored(_find_specials)(
-                text, start, end, self.joined, self.offsets, self.begins, self.order, block
+                text, start, end, self.joined, self.offsets, self.begins, only, self.order, block
             )
             blocks.append(block[:count])
         return np.concatenate(blocks)
@@ -72,21 +74,27 @@ def gaps(found: npt.NDArray[np.int64], start: int, end: int) -> npt.NDArray[np.i
 
 
 @kernel
-def _find_specials(text, position, end, joined, offsets, begins, order, found):
+def _find_specials(text, position, end, joined, offsets, begins, only, order, found):
     """Fill `found` with special tokens; returns how many there are and where to go on."""
     count = 0
     while position < end and count < len(found):
-        if not begins[text[position]]:
-            position += 1
-            continue
-        which = _token_at(text, position, end, joined, offsets)
-        if which < 0:
-            position += 1
-            continue
-        length = offsets[which + 1] - offsets[which]
-        found[count, 0], found[count, 1], found[count, 2] = position, position + length, order[which]
-        count += 1
-        position += length
+        if only >= 0 and position + 64 <= end:  # skip blocks without the only first byte; this becomes vector code
+            hit = False
+            for index in range(64):
+                hit |= text[position + index] == only
+            if not hit:
+                position += 64
+                continue
+        stop = min(end, position + 64)
+        while position < stop and count < len(found):
+            which = _token_at(text, position, end, joined, offsets) if begins[text[position]] else -1
+            if which < 0:
+                position += 1
+                continue
+            length = offsets[which + 1] - offsets[which]
+            found[count, 0], found[count, 1], found[count, 2] = position, position + length, order[which]
+            count += 1
+            position += length
     return count, position
 
 

@@ -71,7 +71,7 @@ def encode_in_parts(
         cuts = find_cut_points(file, -(-size // _PART_BYTES), tokenizer.special_tokens, pattern=tokenizer.pattern)
     _prepare(folder, _plan(tokenizer, text_path, cuts))
     chosen: Engine = "compiled" if use_compiled(engine, size) else "plain"
-    dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
+    dtype = tokenizer.encode_to_array("", engine=chosen).dtype  # also makes ready what the threads share
 
     def work(index: int, start: int, end: int) -> Path:
         part = folder / f"{index:06d}.bin"

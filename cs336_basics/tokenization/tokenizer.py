@@ -91,6 +91,7 @@ class Tokenizer:
             token_id = self._token_ids.get(token.encode("utf-8"), self.vocab_size)
             self.vocab[token_id] = token.encode("utf-8")
             self._special_ids[token] = token_id
+        self._dtype = np.dtype(next(f"uint{bits}" for bits in (16, 32, 64) if self.vocab_size <= 2**bits))
         self._find_words = compile_pattern(pattern).findall
         self._specials = compile_special_tokens(self.special_tokens)
         self._cache = _WordCache(_CACHE_BYTES)
@@ -203,17 +204,18 @@ class Tokenizer:
         """
         if not isinstance(text, (str, bytes)):
             raise TypeError(f"encode_to_array takes a str or bytes; got {type(text).__name__}")
-        dtype = np.dtype(np.uint16 if self.vocab_size <= 2**16 else np.uint32)
         if self._compiles(engine, len(text)):
             try:
-                data = text.encode("utf-8") if isinstance(text, str) else text
-                ids = self._compiled_encoder.encode(data, dtype)
+                is_str = isinstance(text, str)
+                ids = self._compiled_encoder.encode(
+                    text.encode("utf-8") if is_str else text, self._dtype, checked=is_str
+                )
             except UnicodeEncodeError:
                 ids = None
             if ids is not None:
                 return ids
         # Short, or something is wrong, which the plain path says.
-        return np.array(self.encode(_decoded(text), engine="plain"), dtype=dtype)
+        return np.array(self.encode(_decoded(text), engine="plain"), dtype=self._dtype)
 
     def encode_iterable(self, iterable: Iterable[str]) -> Iterator[int]:
         """Yield the ids of a text that comes in pieces, such as an open file, reading no further than needed.
@@ -259,7 +261,7 @@ class Tokenizer:
 
     def _compiles(self, engine: Engine, size: int) -> bool:
         """Whether a text of so many characters or bytes goes to compiled code."""
-        return use_compiled(engine, size) and self.pattern in COMPILED_PATTERNS and self.vocab_size <= 2**32
+        return use_compiled(engine, size) and self.pattern in COMPILED_PATTERNS and self._dtype != np.uint64
 
     @cached_property
     def _compiled_encoder(self) -> CompiledEncoder:

@@ -52,7 +52,7 @@ def compiled_words(text: str, pattern: str) -> list[str]:
 
 @pytest.mark.parametrize("pattern", PATTERNS, ids=["gpt2", "gpt4", "nanochat"])
 def test_splitters_equal_regex(pattern):
-    @settings(max_examples=1500, deadline=None)
+    @settings(max_examples=500, deadline=None)
     @given(nasty_text)
     def check(text):
         assert compiled_words(text, pattern) == regex.findall(pattern, text)
@@ -68,7 +68,7 @@ def test_splitters_know_every_character(pattern):
         assert compiled_words(text, pattern) == regex.findall(pattern, text)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(
     st.binary(max_size=80)
     | st.lists(

@@ -74,7 +74,7 @@ def test_equals_tiktoken(tokenizer):
 
 
 def test_random_texts_equal_the_readable_tokenizer(tokenizer):
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=150, deadline=None)
     @given(nasty_text)
     def check(text):
         assert compiled(tokenizer, text) == tokenizer.encode(text, engine="plain")
@@ -156,7 +156,7 @@ def test_large_texts_take_the_compiled_path(tokenizer, monkeypatch):
     calls = []
     original = compiled_encoding.CompiledEncoder.encode
     monkeypatch.setattr(
-        compiled_encoding.CompiledEncoder, "encode", lambda *args: calls.append(len(args[1])) or original(*args)
+        compiled_encoding.CompiledEncoder, "encode", lambda *args, **kw: calls.append(1) or original(*args, **kw)
     )
     assert tokenizer.encode(CORPUS[:5000]) == expected and calls == []
     monkeypatch.setattr(compilation, "MIN_COMPILED_BYTES", 1000)
