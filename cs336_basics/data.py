@@ -195,7 +195,7 @@ def encode_file(
     """Encode a UTF-8 corpus (documents ended by <|endoftext|>) into a token file, streaming; return its manifest.
 
     Args:
-        engine: "auto" encodes files of 4 MB and more in parts (see `tokenization/file_encoding.py`), by compiled code
+        engine: "auto" encodes files of 16 MB and more in parts (see `tokenization/file_encoding.py`), by compiled code
             where it can; "compiled" does so for any file, "plain" for none. The token file is the same.
         num_threads: for parts; None takes one per CPU.
         progress: show a progress bar on stderr.

@@ -79,7 +79,7 @@ def train_bpe(
         pattern: the pre-token pattern; text that it does not match is left out.
         tie_break: of pairs with equal counts, "bytes" takes the greater pair of byte strings, the rule of the course;
             "ids" the smaller pair of ids (bytes 0..255, then the merges in order), the rule of rustbpe.
-        engine: "plain" for the code of this file, "compiled" for numba's; "auto" compiles for files from 4 MB on if
+        engine: "plain" for the code of this file, "compiled" for numba's; "auto" compiles for files from 16 MB on if
             numba is installed. The result is the same.
 
     Returns:

@@ -27,8 +27,9 @@ from typing import Any, Literal
 
 Engine = Literal["auto", "plain", "compiled"]
 
-# Below this the plain path is done before compiled code is even loaded.
-MIN_COMPILED_BYTES = 4 << 20
+# Loading machine code takes about a second and making it, once after an installation, ten; the plain path trains on or
+# encodes a few megabytes a second.
+MIN_COMPILED_BYTES = 16 << 20
 
 _STORING = threading.Lock()  # the folder is a setting of the whole process
 
@@ -60,7 +61,8 @@ def cache_folder() -> Path:
     user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     base = Path(os.environ.get("NUMBA_CACHE_DIR") or user / "cs336" / "numba")
     digest = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.glob("compiled_*.py")):
+    sources = Path(__file__).parent
+    for source in [sources / "unicode_classes.py", *sorted(sources.glob("compiled_*.py"))]:
         digest.update(source.read_bytes())
     return base / digest.hexdigest()[:16]
 

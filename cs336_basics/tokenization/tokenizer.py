@@ -191,7 +191,7 @@ class Tokenizer:
 
         Args:
             text: a str, or the bytes of UTF-8 text.
-            engine: "plain" for the code of this file, "compiled" for numba's; "auto" compiles for texts from 4 MB on
+            engine: "plain" for the code of this file, "compiled" for numba's; "auto" compiles for texts from 16 MB on
                 if numba is installed. Patterns without compiled code are always encoded here.
 
         Returns:
