@@ -199,7 +199,7 @@ def test_an_interrupted_run_goes_on(tokenizer, corpus, tmp_path, monkeypatch):
     def dies_after_five(self, data, **options):
         if len(done) == 5:
             raise KeyboardInterrupt
-        done.append(data)
+        done.extend([data] if data else [])
         return original(self, data, **options)
 
     monkeypatch.setattr(Tokenizer, "encode_to_array", dies_after_five)
@@ -208,7 +208,11 @@ def test_an_interrupted_run_goes_on(tokenizer, corpus, tmp_path, monkeypatch):
     parts = files(tmp_path / "new.bin.parts")
     assert parts == [*(f"00000{i}.bin" for i in range(5)), "plan.json"] and not (tmp_path / "new.bin").exists()
 
-    monkeypatch.setattr(Tokenizer, "encode_to_array", lambda *args, **kw: done.append(args[1]) or original(*args, **kw))
+    def is_noted(self, data, **options):
+        done.extend([data] if data else [])
+        return original(self, data, **options)
+
+    monkeypatch.setattr(Tokenizer, "encode_to_array", is_noted)
     encode_file(tokenizer, corpus, tmp_path / "new.bin", engine="compiled", num_threads=2)
     assert sorted(done) == sorted(set(done)) and sum(map(len, done)) == corpus.stat().st_size  # nothing twice
     assert (tmp_path / "new.bin").read_bytes() == (tmp_path / "plain.bin").read_bytes()
