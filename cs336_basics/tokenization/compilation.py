@@ -73,11 +73,12 @@ def stored(kernel: Callable[..., Any]) -> Callable[..., Any]:
     import numba
 
     with _STORING:
-        former = numba.config.CACHE_DIR
+        settings: Any = numba.config
+        former = settings.CACHE_DIR
         try:
             folder = cache_folder()
             folder.mkdir(parents=True, exist_ok=True)
-            numba.config.CACHE_DIR = str(folder)
+            settings.CACHE_DIR = str(folder)
             kernel.enable_caching()  # type: ignore[attr-defined]
         except (OSError, RuntimeError) as error:
             warnings.warn(
@@ -86,5 +87,5 @@ def stored(kernel: Callable[..., Any]) -> Callable[..., Any]:
                 stacklevel=2,
             )
         finally:
-            numba.config.CACHE_DIR = former
+            settings.CACHE_DIR = former
     return kernel

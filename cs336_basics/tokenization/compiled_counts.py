@@ -11,6 +11,8 @@ Complexity: O(bytes); memory for the distinct words of each thread. Handout prob
 larger than memory. Read next: `compiled_merging.py`.
 """
 
+# The types of kernels are numba's affair.
+# mypy: no-check-untyped-defs
 from __future__ import annotations
 
 import os

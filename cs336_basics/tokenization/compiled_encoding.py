@@ -237,7 +237,7 @@ def _encode_word(text, start, length, byte_ids, pair_slots, used, ids, scratch):
         byte_id = byte_ids[text[start + index]]
         if byte_id < 0:
             return _UNKNOWN
-        scratch[0, index] = np.uint64(byte_id)
+        scratch[0, index], scratch[1, index] = np.uint64(byte_id), _UNKNOWN
     count = _merge_by_passes(scratch, length, pair_slots)
     if count == 1:
         return scratch[0, 0]
@@ -251,21 +251,26 @@ def _encode_word(text, start, length, byte_ids, pair_slots, used, ids, scratch):
 
 @kernel
 def _merge_by_passes(scratch, count, pair_slots):
-    """Merge the pair of lowest rank everywhere until there is none: scratch[0] holds ids, scratch[1] what its pair
-    with the next one gives; returns the number of ids left."""
-    for index in range(count - 1):
-        scratch[1, index] = _find_pair(pair_slots, scratch[0, index], scratch[0, index + 1])
+    """Merge the pair of lowest rank everywhere until there is none; returns the number of ids left.
+
+    scratch[0] holds the ids, scratch[1] what `_find_pair` says of each with the next one, `_UNKNOWN` at first.
+    """
     while True:
-        lowest = _NO_PAIR
+        lowest, first = _NO_PAIR, 0
         for index in range(count - 1):
-            lowest = min(lowest, scratch[1, index])
+            if scratch[1, index] == _UNKNOWN:
+                scratch[1, index] = _find_pair(pair_slots, scratch[0, index], scratch[0, index + 1])
+            if scratch[1, index] < lowest:
+                lowest, first = scratch[1, index], index
         if lowest == _NO_PAIR:
             return count
-        position, merged = 0, 0
+        if first > 0:
+            scratch[1, first - 1] = _UNKNOWN
+        position, merged = first, first
         while position < count:
             if position + 1 < count and scratch[1, position] == lowest:
                 scratch[0, merged], scratch[1, merged] = lowest & np.uint64(0xFFFFFFFF), _UNKNOWN
-                if merged > 0:
+                if merged > first:
                     scratch[1, merged - 1] = _UNKNOWN
                 position += 2
             else:
@@ -273,9 +278,6 @@ def _merge_by_passes(scratch, count, pair_slots):
                 position += 1
             merged += 1
         count = merged
-        for index in range(count - 1):
-            if scratch[1, index] == _UNKNOWN:
-                scratch[1, index] = _find_pair(pair_slots, scratch[0, index], scratch[0, index + 1])
 
 
 @kernel

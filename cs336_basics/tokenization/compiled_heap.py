@@ -13,6 +13,8 @@ Source: Williams 1964 (heapsort); handout problem `train_bpe` for the rule. Left
 `compiled_encoding.py`.
 """
 
+# The types of kernels are numba's affair.
+# mypy: no-check-untyped-defs
 from __future__ import annotations
 
 from typing import NamedTuple

@@ -12,6 +12,8 @@ all their slots, so that the waits overlap, and only then look them up: three ti
 Source: Knuth, TAOCP 3, section 6.4 (linear probing). Left out: deletion. Read next: `compiled_counts.py`.
 """
 
+# The types of kernels are numba's affair.
+# mypy: no-check-untyped-defs
 from __future__ import annotations
 
 from typing import Any

@@ -206,10 +206,8 @@ class Tokenizer:
             raise TypeError(f"encode_to_array takes a str or bytes; got {type(text).__name__}")
         if self._compiles(engine, len(text)):
             try:
-                is_str = isinstance(text, str)
-                ids = self._compiled_encoder.encode(
-                    text.encode("utf-8") if is_str else text, self._dtype, checked=is_str
-                )
+                data = text if isinstance(text, bytes) else text.encode("utf-8")
+                ids = self._compiled_encoder.encode(data, self._dtype, checked=isinstance(text, str))
             except UnicodeEncodeError:
                 ids = None
             if ids is not None:
