@@ -9,9 +9,13 @@ Text that is too large for memory comes in pieces. A piece may end in the middle
 a special token, so it cannot be cut by itself. `stream_segments` passes text on only up to a *safe cut*, a place
 where the whole text has a boundary whatever follows. For the GPT-2 pattern these are safe:
 
-    non-space | space        no pre-token holds a space after a non-space; the look-ahead `\s+(?!\S)` is decided
-    before the cut letter | neither letter nor space      letters only ever match as a greedy run that ends here (also
-    in 's, 'll ...) digit | neither digit nor space        likewise
+    non-space | space              no pre-token holds a space after a non-space; the look-ahead `\s+(?!\S)` is decided
+                                   before the cut
+    letter | neither letter nor space    letters only ever match as a greedy run that ends here (also in 's, 'll ...)
+    digit | neither digit nor space      likewise
+
+In the GPT-4 patterns a sign keeps the line ends behind it, so a cut must follow a letter (a non-letter comes) or a
+number (a non-number comes).
 
 Other patterns give no such promise; their text is held back up to the next special token or the end.
 
@@ -33,8 +37,21 @@ GPT4_PATTERN = (
 )
 NANOCHAT_PATTERN = GPT4_PATTERN.replace("{1,3}", "{1,2}")
 
+# Contractions in any case, a sign or space joined to the letters behind it, digits by threes, line ends kept together.
+GPT4_PATTERN = (
+    r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"""
+)
+NANOCHAT_PATTERN = GPT4_PATTERN.replace("{1,3}", "{1,2}")
+# Those that `compiled_splitting.py` knows.
+COMPILED_PATTERNS = (GPT2_PATTERN, GPT4_PATTERN, NANOCHAT_PATTERN)
+
 # Zero-width and searched backwards (?r), so that the first hit is the last safe cut.
-SAFE_CUTS = {GPT2_PATTERN: r"(?r)(?<=\S)(?=\s)|(?<=\p{L})(?=[^\s\p{L}])|(?<=\p{N})(?=[^\s\p{N}])"}
+_AFTER_LETTERS_OR_DIGITS = r"(?r)(?<=\p{L})(?=\P{L})|(?<=\p{N})(?=\P{N})"
+SAFE_CUTS = {
+    GPT2_PATTERN: r"(?r)(?<=\S)(?=\s)|(?<=\p{L})(?=[^\s\p{L}])|(?<=\p{N})(?=[^\s\p{N}])",
+    GPT4_PATTERN: _AFTER_LETTERS_OR_DIGITS,
+    NANOCHAT_PATTERN: _AFTER_LETTERS_OR_DIGITS,
+}
 
 _WINDOW_CHARS = 4096
 
