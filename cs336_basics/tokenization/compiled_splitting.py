@@ -4,9 +4,9 @@ A regular expression engine tries the alternatives of a pattern one after the ot
 class of the next character picks the only alternative that can match:
 
     GPT-2      '(?:[sdmt]|ll|ve|re) | ?letters | ?numbers | ?signs | spaces (all but the last before a word)
-    GPT-4      '(?i:...) | one sign or space and letters | 1-3 numbers | ?signs and line ends | spaces to the last
+    nanochat   '(?i:...) | one sign or space and letters | 1-2 numbers | ?signs and line ends | spaces to the last
                line end | spaces (all but the last before a word)
-    nanochat   GPT-4 with 1-2 numbers
+    GPT-4      nanochat with 1-3 numbers, and spaces at the end of the text whole
 
 The bytes must be valid UTF-8 (`is_utf8` tells). `end` is the end of the text or the beginning of a special token:
 nothing behind it is looked at. Checked against the `regex` module on random text.
@@ -23,8 +23,8 @@ from cs336_basics.tokenization.compiled_kernel import kernel
 from cs336_basics.tokenization.pretokenization import GPT2_PATTERN, GPT4_PATTERN, NANOCHAT_PATTERN
 from cs336_basics.tokenization.unicode_classes import LETTER, NEWLINE, NUMBER, OTHER, SPACE
 
-GPT2 = 0  # any other code is the GPT-4 pattern with so many digits
-PATTERN_CODES = {GPT2_PATTERN: GPT2, GPT4_PATTERN: 3, NANOCHAT_PATTERN: 2}
+GPT2, NANOCHAT, GPT4 = 0, 2, 3  # the last two are also the digits that make a word
+PATTERN_CODES = {GPT2_PATTERN: GPT2, NANOCHAT_PATTERN: NANOCHAT, GPT4_PATTERN: GPT4}
 
 _BLANK, _APOSTROPHE, _LF, _CR = ord(" "), ord("'"), ord("\n"), ord("\r")
 _S, _D, _M, _T, _L, _V, _E, _R = (ord(letter) for letter in "sdmtlver")
@@ -66,13 +66,13 @@ def gpt2_word_end(text, start, end, classes):
         if next_kind < SPACE:
             return _run_end(text, next_after, end, classes, next_kind)
     if kind >= SPACE:
-        return _spaces_end(text, start, end, classes, False)
+        return _spaces_end(text, start, end, classes, GPT2)
     return _run_end(text, after, end, classes, kind)
 
 
 @kernel
-def gpt4_word_end(text, start, end, classes, max_digits):
-    """The end of the GPT-4 pre-token that starts at `start`; at most `max_digits` numbers make one."""
+def gpt4_word_end(text, start, end, classes, pattern):
+    """The end of the pre-token that starts at `start`; `pattern` is GPT4 or NANOCHAT."""
     first = text[start]
     if first == _APOSTROPHE:
         length = _contraction(text, start + 1, end, 32)
@@ -82,7 +82,7 @@ def gpt4_word_end(text, start, end, classes, max_digits):
     if kind == LETTER:
         return _run_end(text, after, end, classes, LETTER)
     if kind == NUMBER:
-        return _digits_end(text, after, end, classes, max_digits - 1)
+        return _digits_end(text, after, end, classes, pattern - 1)
     if after < end:
         next_kind, next_after = _class_at(text, after, classes)
         if next_kind == LETTER and kind != NEWLINE:
@@ -91,7 +91,7 @@ def gpt4_word_end(text, start, end, classes, max_digits):
             return _signs_end(text, next_after, end, classes)
     if kind == OTHER:
         return _signs_end(text, after, end, classes)
-    return _spaces_end(text, start, end, classes, True)
+    return _spaces_end(text, start, end, classes, pattern)
 
 
 @kernel
@@ -141,8 +141,11 @@ def _signs_end(text, position, end, classes):
 
 
 @kernel
-def _spaces_end(text, start, end, classes, to_newline):
-    """The end of white space: its last line end if wanted, else all of it but the space that leads the next word."""
+def _spaces_end(text, start, end, classes, pattern):
+    """The end of white space: its last line end (not for GPT-2), else all of it but the space that leads the next word.
+
+    At the end of the text no word follows, so all of it; GPT-4's pattern looks at that before it looks at line ends.
+    """
     position, last, newline_end = start, start, start
     while position < end:
         kind, after = _class_at(text, position, classes)
@@ -151,7 +154,9 @@ def _spaces_end(text, start, end, classes, to_newline):
         last, position = position, after
         if kind == NEWLINE:
             newline_end = after
-    if to_newline and newline_end > start:
+    if pattern == GPT4 and position == end:
+        return end
+    if pattern != GPT2 and newline_end > start:
         return newline_end
     return position if position == end or last == start else last
 

@@ -31,17 +31,12 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 import regex
 
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
-# cl100k_base: contractions in capitals too, one sign before letters, at most three digits, line ends apart.
-GPT4_PATTERN = (
-    r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"""
+# nanochat: contractions in any case, a sign or space joined to the letters behind it, digits by twos.
+NANOCHAT_PATTERN = (
+    r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"""
 )
-NANOCHAT_PATTERN = GPT4_PATTERN.replace("{1,3}", "{1,2}")
-
-# Contractions in any case, a sign or space joined to the letters behind it, digits by threes, line ends kept together.
-GPT4_PATTERN = (
-    r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"""
-)
-NANOCHAT_PATTERN = GPT4_PATTERN.replace("{1,3}", "{1,2}")
+# cl100k_base: digits by threes, and white space at the end of the text whole.
+GPT4_PATTERN = NANOCHAT_PATTERN.replace("{1,2}", "{1,3}").replace(r"|\s*[\r\n]", r"|\s++(?!\S)|\s*[\r\n]")
 # Those that `compiled_splitting.py` knows.
 COMPILED_PATTERNS = (GPT2_PATTERN, GPT4_PATTERN, NANOCHAT_PATTERN)
 
