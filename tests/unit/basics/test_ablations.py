@@ -25,6 +25,7 @@ from cs336_basics.model import TransformerLM
 from cs336_basics.runs.config import config_differences, config_to_dict
 from cs336_basics.training import Diverged, train
 from cs336_basics.training_config import OptimizerConfig
+from cs336_basics.training_loss import Loss, TrainingLoss
 from cs336_course import cli
 from tests.unit.basics.tiny_run import LIMIT_S, differences
 
@@ -122,17 +123,19 @@ def test_a_run_that_diverges_is_a_result(finished):
     assert "**learning rate 10** diverged at step" in page
 
 
-def test_a_loss_that_becomes_infinite_ends_the_run_as_a_result(base, tmp_path, monkeypatch):
-    from cs336_basics import training
+def scaled(loss, factor):
+    return Loss(loss.objective * factor, loss.cross_entropy * factor)
 
-    real = training.cross_entropy
+
+def test_a_loss_that_becomes_infinite_ends_the_run_as_a_result(base, tmp_path, monkeypatch):
+    real = TrainingLoss.__call__
     calls = []
 
-    def overflow(logits, targets):
+    def overflow(self, inputs, targets):
         calls.append(1)
-        return real(logits, targets) * (math.inf if len(calls) % 7 == 0 else 1.0)
+        return scaled(real(self, inputs, targets), math.inf if len(calls) % 7 == 0 else 1.0)
 
-    monkeypatch.setattr(training, "cross_entropy", overflow)
+    monkeypatch.setattr(TrainingLoss, "__call__", overflow)
     _, summaries, _ = run_ablations(AblationConfig(base, ablations=("positions",)), tmp_path / "a", progress=False)
     assert [s.diverged_at for s in summaries] == [7, 7]  # runs of 12 steps: calls 7 and 14, the second run's 7th
     assert "diverged at step 7" in (tmp_path / "a" / "report.md").read_text()
@@ -140,10 +143,8 @@ def test_a_loss_that_becomes_infinite_ends_the_run_as_a_result(base, tmp_path, m
 
 @pytest.mark.parametrize(("loss", "error"), [(math.nan, "training loss became nan"), (math.inf, "became inf")])
 def test_training_says_where_it_diverged(base, tmp_path, monkeypatch, loss, error):
-    from cs336_basics import training
-
-    real = training.cross_entropy
-    monkeypatch.setattr(training, "cross_entropy", lambda logits, targets: real(logits, targets) * loss)
+    real = TrainingLoss.__call__
+    monkeypatch.setattr(TrainingLoss, "__call__", lambda self, x, y: scaled(real(self, x, y), loss))
     with pytest.raises(Diverged, match=error) as caught:
         train(base, tmp_path / "run", progress=False)
     assert caught.value.step == 1 and isinstance(caught.value, ValueError)
