@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cs336_basics.corpora.corpus_files import END_OF_TEXT, known_nats
 from cs336_basics.corpora.stories import write_stories
@@ -69,7 +70,8 @@ def _run(directory: Path, options: CorpusOptions) -> None:
     tokenizer.save(directory / TOKENIZER)
     for split, path in (("train", TRAIN_TOKENS), ("valid", VALID_TOKENS)):
         nats = known_nats(texts[split])
-        encode_file(tokenizer, texts[split], directory / path, **({} if nats is None else {"nats": nats}))
+        facts: dict[str, Any] = {} if nats is None else {"nats": nats}
+        encode_file(tokenizer, texts[split], directory / path, **facts)
 
 
 def _section(directory: Path) -> Section:
