@@ -53,6 +53,8 @@ def plot_loss_curves(
         axes.plot(x, y, color=COLOURS[1], linewidth=1.8, marker="o", markersize=4, label="validation")
     if floor is not None:
         axes.axhline(floor, color=COLOURS[2], linewidth=1.5, linestyle="--", label=f"{floor_label} {floor:.3f}")
+        last = max(points[-1][1] for points in curves.values() if points)
+        axes.set_ylim(0.9 * floor, max(3 * floor, 1.2 * last))  # the first steps fall from far above
     axes.set_xlabel("step")
     axes.set_ylabel("loss, nats per token")
     axes.legend(frameon=False)
