@@ -6,12 +6,14 @@ need and what there is. A row also says what share of the product rate the step 
 
     model FLOPs of a step = 3 * forward products (accounting.py);   of a forward pass, once
 
-Handout: benchmarking_script, benchmarking_mixed_precision, torch_compile. Left out: several GPUs (`parallel/`). Read
-next: `profiling.py`, `roofline.py`.
+Handout: benchmarking_script, benchmarking_mixed_precision, torch_compile. Left out: several GPUs (`parallel/`); the
+memory of a compiled step, which fuses operations and keeps less than predicted. Read next: `profiling.py`.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cs336_basics.accounting import forward_flops
+from cs336_basics.accounting import forward_flops, parameter_counts
 from cs336_basics.model import TransformerLM
 from cs336_basics.model_config import ModelConfig
 from cs336_basics.nn_utils import cross_entropy
@@ -139,9 +141,7 @@ def predict_bytes(config: ModelConfig, options: BenchmarkOptions) -> int:
     Under bfloat16 the latter is of float32 activations, plus bfloat16 copies of all weights.
     """
     if has_formula(config):
-        return step_memory(
-            config, batch_size=options.batch_size, mode=options.mode, precision=options.precision
-        ).peak
+        return step_memory(config, batch_size=options.batch_size, mode=options.mode, precision=options.precision).peak
     copies = 2 * _parameters(config) if options.precision == "bfloat16" else 0
     return trace_step(config, batch_size=options.batch_size, mode=options.mode) + copies
 
@@ -151,6 +151,8 @@ def measure_model(
 ) -> BenchmarkRow:
     """Build the model with the options' seed and time its parts."""
     device = choose_device(options.device)
+    if options.compile:
+        _check_compiler(device)
     with torch.random.fork_rng(enabled=True):
         torch.manual_seed(options.seed)
         model = TransformerLM(config, device=device)
@@ -253,6 +255,10 @@ def environment_with_device(device: torch.device) -> dict[str, Any]:
 
 
 def _parameters(config: ModelConfig) -> int:
-    from cs336_basics.accounting import parameter_counts
-
     return sum(parameter_counts(config).values())
+
+
+def _check_compiler(device: torch.device) -> None:
+    """torch.compile makes C++ for a CPU, which needs a compiler."""
+    if device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "c++", "clang++"))):
+        raise ValueError("torch.compile on a CPU needs a C++ compiler and there is none; install g++ or leave it off")

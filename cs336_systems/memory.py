@@ -97,7 +97,8 @@ class _Units:
         return cls(
             tokens=tokens, stream=tokens * d, hidden=tokens * config.d_ff, scores=tokens * seq * config.num_heads,
             logits=tokens * config.vocab_size, turns=2 * 4 * seq * config.d_head, up=4 * d * config.d_ff,
-            square=4 * d * d, head=4 * config.vocab_size * d, block=4 * (4 * d * d + 3 * d * config.d_ff + 2 * d), mask=seq * seq,
+            square=4 * d * d, head=4 * config.vocab_size * d, block=4 * (4 * d * d + 3 * d * config.d_ff + 2 * d),
+            mask=seq * seq,
         )  # fmt: skip
 
 
