@@ -170,7 +170,7 @@ def range_table(rows: Sequence[FunctionRow]) -> Table:
     """The named ranges of a step, attention's parts among them, in the order of the step."""
     known = {row.name: row for row in rows}
     names = ["forward_pass", *ATTENTION_RANGES, "backward_pass", "optimizer"]
-    cells = [[name, known[name].calls, known[name].total_us / 1e3] for name in names if name in known]
+    cells: list[list[Any]] = [[name, known[name].calls, known[name].total_us / 1e3] for name in names if name in known]
     return Table(["range", "times", "total, ms"], cells)
 
 

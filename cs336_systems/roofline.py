@@ -17,7 +17,7 @@ Left out: caches (a small operation may run above the roof of memory). Read next
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -258,7 +258,7 @@ def roofline_figure(peaks: Peaks, points: Sequence[Point]) -> matplotlib.figure.
 def roofline_table(points: Sequence[Point]) -> Table:
     """One row per operation, the least intensive first."""
     headers = ["operation", "MFLOP", "MB", "FLOP/byte", "attainable, GFLOP/s", "measured, GFLOP/s", "of attainable, %"]
-    rows = [
+    rows: list[list[Any]] = [
         [p.name, p.flops / 1e6, p.bytes / 1e6, p.intensity, p.attainable / 1e9, p.measured / 1e9, 100 * p.share]
         for p in sorted(points, key=lambda point: point.intensity)
     ]
@@ -285,12 +285,15 @@ def measure_roofline(
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
     place = choose_device(device)
     big = place.type == "cuda"
-    peaks = measure_peaks(
-        place, DTYPES[dtype], size=peak_size or (8192 if big else 2048),
-        copy_bytes=copy_bytes or (1 << 32 if big else 1 << 28), repeats=repeats,
-    )  # fmt: skip
+    sizes = {
+        "size": peak_size or (8192 if big else 2048), "copy_bytes": copy_bytes or (1 << 32 if big else 1 << 28)
+    }  # fmt: skip
+    before = measure_peaks(place, DTYPES[dtype], **sizes, repeats=repeats)
     operations = model_operations(config, batch_size=batch_size, device=place, dtype=DTYPES[dtype], seed=seed)
-    return peaks, measure_points(operations, peaks, device=place, repeats=repeats)
+    measured = measure_points(operations, before, device=place, repeats=repeats)
+    after = measure_peaks(place, DTYPES[dtype], **sizes, repeats=repeats)  # other work may have slowed the first
+    peaks = Peaks(max(before.flops, after.flops), max(before.bandwidth, after.bandwidth))
+    return peaks, [replace(point, attainable=peaks.attainable(point.intensity)) for point in measured]
 
 
 def roofline_alt(peaks: Peaks, points: Sequence[Point]) -> str:

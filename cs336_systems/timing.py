@@ -117,7 +117,6 @@ def time_call(
     work: Callable[[], Any], *, device: torch.device | str = "cpu", warmups: int = 2, repeats: int = 5
 ) -> Timing:
     """Time one function without inputs."""
-    seconds = time_parts(
-        [("work", lambda _: work())], lambda _: None, device=torch.device(device), warmups=warmups, repeats=repeats
-    )
+    parts: list[tuple[str, Callable[[Any], Any]]] = [("work", lambda _: work())]
+    seconds = time_parts(parts, lambda _: None, device=torch.device(device), warmups=warmups, repeats=repeats)
     return Timing.of(seconds["work"])
