@@ -234,7 +234,7 @@ def time_entry(
     if not check.passed:
         raise ValueError(
             f"the entry does not make the reference's step: losses differ by {check.loss_error:.2g}, updates by "
-            f"{check.update_error:.2g}, and {tolerance / 10:.2g} and {tolerance:.2g} are allowed; its time means nothing"
+            f"{check.update_error:.2g}, and {tolerance / 10:.2g} and {tolerance:.2g} are allowed; its time is void"
         )
     # The ids are seen once only, so the weights cannot learn them; the rate is small enough not to diverge.
     entry = make_entry(_model(shape, place, seed), min(shape.learning_rate, 1e-4))

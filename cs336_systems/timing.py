@@ -97,7 +97,7 @@ def time_parts(
         ValueError: a count out of range.
     """
     check_counts(warmups, repeats)
-    seconds: dict[str, list[float]] = {name: [] for name, _ in parts} | {"total": []}
+    seconds: dict[str, list[float]] = {name: [] for name in (*(name for name, _ in parts), "total")}
     for repeat in range(warmups + repeats):
         value = prepare(repeat)
         synchronize(device)
