@@ -13,13 +13,14 @@ from cs336_basics.nn_utils import cross_entropy
 from cs336_systems.memory import MODES, PRECISIONS, block_residual_bytes, step_memory
 from cs336_systems.memory_measurement import LiveBytes, measure_step, memory_limit, memory_snapshot, trace_step
 
-SHAPES = {  # each has its peak at another moment
-    "logits": ({"vocab_size": 1000, "context_length": 64, "d_model": 64, "num_layers": 3, "num_heads": 4, "d_ff": 256}, 4),
-    "scores": ({"vocab_size": 100, "context_length": 256, "d_model": 32, "num_layers": 2, "num_heads": 8, "d_ff": 64}, 2),
-    "hidden": ({"vocab_size": 50, "context_length": 64, "d_model": 64, "num_layers": 4, "num_heads": 2, "d_ff": 512}, 8),
-    "weights": ({"vocab_size": 64, "context_length": 16, "d_model": 128, "num_layers": 6, "num_heads": 4, "d_ff": 512}, 1),
-    "embedding": ({"vocab_size": 4000, "context_length": 16, "d_model": 128, "num_layers": 3, "num_heads": 4}, 1),
-}  # fmt: skip
+NAMES = ("vocab_size", "context_length", "d_model", "num_layers", "num_heads", "d_ff")
+SHAPES = {  # model and batch size; each has its peak at another moment
+    "logits": (dict(zip(NAMES, (1000, 64, 64, 3, 4, 256), strict=True)), 4),
+    "scores": (dict(zip(NAMES, (100, 256, 32, 2, 8, 64), strict=True)), 2),
+    "hidden": (dict(zip(NAMES, (50, 64, 64, 4, 2, 512), strict=True)), 8),
+    "weights": (dict(zip(NAMES, (64, 16, 128, 6, 4, 512), strict=True)), 1),
+    "embedding": (dict(zip(NAMES, (4000, 16, 128, 3, 4, None), strict=True)), 1),
+}
 MOMENTS = {
     "logits": "loss", "scores": "top block, attention", "hidden": "top block, feed-forward", "weights": "update",
     "embedding": "embedding",
