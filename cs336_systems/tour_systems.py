@@ -181,7 +181,7 @@ def _benchmark_blocks(values: dict[str, Any]) -> list[Block]:
 def _roofline_blocks(values: dict[str, Any]) -> list[Block]:
     peaks, points = Peaks(**values["peaks"]), [Point(**point) for point in values["points"]]
     text = (
-        f'Operations of the course\'s "{values["size"]}" model on {values["context_length"]} tokens. Left of the ridge, '
+        f"Operations of the course's size {values['size']} on {values['context_length']} tokens. Left of the ridge, "
         f"{peaks.ridge:.1f} FLOPs per byte, memory is the limit. A point above the roof worked within the caches, or "
         "something else ran while the peaks were measured."
     )
