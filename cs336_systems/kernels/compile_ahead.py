@@ -137,8 +137,50 @@ def flash_launches() -> Iterator[Launch]:
     )
 
 
+def row_launches() -> Iterator[Launch]:
+    """The memory-bound kernels in bf16, at rows of 4096 (RMSNorm also at 1024, 8192 and 16384)."""
+    from cs336_systems.kernels import cross_entropy, rmsnorm, softmax, swiglu, weighted_sum
+
+    floats = dict.fromkeys(("R", "PARTIAL", "LSE", "LOSS", "SCALE"), "*fp32")
+    types = floats | {"TARGETS": "*i64", "eps": "fp32", "z_loss": "fp32"}
+    for width in (1024, 4096, 8192, rmsnorm.MAX_WIDTH):
+        rows, columns, warps = rmsnorm.row_tile(width)
+        tile = {"ROWS": rows, "COLUMNS": columns}
+        for fused in (False, True):
+            tag = f"width={width}" + " residual" * fused
+            forward, backward = tile | {"HAS_RESIDUAL": fused}, tile | {"HAS_DH": fused}
+            yield Launch(f"rms_norm_forward {tag}", rmsnorm.rms_norm_forward, forward, types, warps)
+            yield Launch(f"rms_norm_backward {tag}", rmsnorm.rms_norm_backward, backward, types, warps)
+    block = {"BLOCK": softmax.MAX_BLOCK}
+    yield Launch("softmax_forward", softmax.softmax_forward, block, types)
+    yield Launch("softmax_backward", softmax.softmax_backward, block, types)
+    block = {"BLOCK": cross_entropy.MAX_BLOCK}
+    yield Launch("cross_entropy_forward", cross_entropy.cross_entropy_forward, block, types)
+    yield Launch("cross_entropy_backward", cross_entropy.cross_entropy_backward, block, types)
+    block = {"BLOCK": swiglu.BLOCK}
+    yield Launch("swiglu_forward", swiglu.swiglu_forward, block, types)
+    yield Launch("swiglu_backward", swiglu.swiglu_backward, block, types)
+    tile = {"ROWS": weighted_sum.ROWS, "COLUMNS": weighted_sum.COLUMNS}
+    yield Launch("weighted_sum_forward", weighted_sum.weighted_sum_forward, tile, types)
+    yield Launch("weighted_sum_backward", weighted_sum.weighted_sum_backward, tile, types)
+
+
+def matmul_launches() -> Iterator[Launch]:
+    """The matrix product in bf16 and float32, A and B with dense rows."""
+    from cs336_systems.kernels import matmul
+
+    for dtype, table in (("bf16", matmul.HALF_TILES), ("fp32", matmul.FLOAT_TILES)):
+        tiles = dict(table)
+        warps, stages = tiles.pop("num_warps"), tiles.pop("num_stages")
+        constants: dict[str, Any] = tiles | {"PRECISION": "ieee", "a_column": 1, "b_column": 1}
+        types = dict.fromkeys("ABC", f"*{dtype}")
+        yield Launch(f"matmul {dtype}", matmul.matmul_kernel, constants, types, warps, stages, dtype == "bf16")
+
+
 def launches() -> Iterator[Launch]:
     """Every kernel of this package, as it is launched for a large model."""
+    yield from row_launches()
+    yield from matmul_launches()
     yield from flash_launches()
 
 
