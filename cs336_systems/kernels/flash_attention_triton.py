@@ -43,9 +43,9 @@ def tile_sizes(pass_name: str, d: int, element_size: int) -> Tiles:
     They compile for compute capability 8.0, 9.0 and 10.0 without spilling registers, within 160 KiB of shared memory.
     """
     if element_size == 4:
-        return {"forward": Tiles(64, 32, 4, 2), "keys": Tiles(32, 32, 4, 1), "queries": Tiles(32, 32, 4, 1)}[pass_name]
+        return {"forward": Tiles(64, 32, 8, 2), "keys": Tiles(32, 32, 8, 1), "queries": Tiles(32, 32, 8, 1)}[pass_name]
     if d <= 64:
-        return {"forward": Tiles(128, 64, 4, 3), "keys": Tiles(64, 128, 8, 2), "queries": Tiles(128, 64, 8, 2)}[pass_name]
+        return {"forward": Tiles(128, 64, 8, 3), "keys": Tiles(32, 128, 8, 2), "queries": Tiles(128, 64, 8, 2)}[pass_name]
     return {"forward": Tiles(128, 64, 8, 2), "keys": Tiles(64, 64, 8, 2), "queries": Tiles(64, 64, 8, 2)}[pass_name]
 
 

@@ -32,7 +32,7 @@ from cs336_systems.kernels.triton_kernel import (
 )
 
 EPS = 1e-5
-MAX_WIDTH = 16384
+MAX_WIDTH = 8192
 """longest row that a program keeps in its registers"""
 
 
@@ -132,9 +132,10 @@ def rms_norm_backward(
 
 
 def row_tile(width: int) -> tuple[int, int, int]:
-    """(rows, columns, warps) of one program: about 4096 numbers, 16 to 32 a thread."""
+    """(rows, columns, warps) of one program: 2048 numbers, or one row, 16 a thread."""
     columns = next_power_of_2(width)
-    return max(1, 4096 // columns), columns, 4 if columns <= 4096 else 8 if columns <= 8192 else 16
+    rows = max(1, 2048 // columns)
+    return rows, columns, rows * columns // 512
 
 
 class RMSNormTriton(torch.autograd.Function):
@@ -214,7 +215,7 @@ def _backward(x: Tensor, g: Tensor, r: Tensor, dy: Tensor, dh: Tensor | None) ->
     rows, grads = as_rows(x), as_rows(dy)
     direct = grads if dh is None else as_rows(dh)
     ROWS, COLUMNS, warps = row_tile(rows.shape[1])
-    programs = min(num_programs(x, 4 if warps == 4 else 2), -(-len(rows) // ROWS))
+    programs = min(num_programs(x, 16 // warps), -(-len(rows) // ROWS))
     partial = torch.empty(programs, rows.shape[1], dtype=torch.float32, device=x.device)
     with launch_on(x):
         rms_norm_backward[(programs,)](
