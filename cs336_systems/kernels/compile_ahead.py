@@ -123,7 +123,7 @@ def flash_launches() -> Iterator[Launch]:
         passes = (
             ("flash_forward", flash.flash_forward, "forward", {}, {}),
             ("flash_backward_keys", flash.flash_backward_keys, "keys", {"EVEN": True, "ONE_PASS": False}, {}),
-            ("flash_backward_one_pass", flash.flash_backward_keys, "keys", {"EVEN": True, "ONE_PASS": True}, {"DQ": "*fp32"}),
+            ("flash_backward_one_pass", flash.flash_backward_keys, "one pass", {"EVEN": True, "ONE_PASS": True}, {"DQ": "*fp32"}),
             ("flash_backward_queries", flash.flash_backward_queries, "queries", {}, {}),
         )  # fmt: skip
         for name, kernel, table, extra, other in passes:
@@ -133,7 +133,10 @@ def flash_launches() -> Iterator[Launch]:
                 f"{name} {tag}", kernel, constants, types | other, tiles.num_warps, tiles.num_stages, dtype == "bf16"
             )
     yield Launch(
-        "flash_backward_delta d=64 bf16", flash.flash_backward_delta, {"WIDTH": 64, "D": 64, "M": 64}, {"DELTA": "*fp32"}
+        "flash_backward_delta d=64 bf16",
+        flash.flash_backward_delta,
+        {"WIDTH": 64, "D": 64, "M": 64},
+        {"DELTA": "*fp32"},
     )
 
 

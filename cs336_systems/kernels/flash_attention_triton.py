@@ -38,15 +38,17 @@ class Tiles(NamedTuple):
 
 
 def tile_sizes(pass_name: str, d: int, element_size: int) -> Tiles:
-    """Tiles of "forward", "keys" (dK, dV; one pass too) and "queries" (dQ) for d in {16, 32, 64, 128}.
+    """Tiles of "forward", "keys" (dK, dV), "one pass" (these and dQ) and "queries" (dQ) for d in {16, 32, 64, 128}.
 
-    They compile for compute capability 8.0, 9.0 and 10.0 without spilling registers, within 160 KiB of shared memory.
+    They compile for compute capability 9.0 without spilling registers, and use at most 160 KiB of shared memory.
     """
     if element_size == 4:
-        return {"forward": Tiles(64, 32, 8, 2), "keys": Tiles(32, 32, 8, 1), "queries": Tiles(32, 32, 8, 1)}[pass_name]
+        return Tiles(64, 32, 8, 2) if pass_name == "forward" else Tiles(32, 32, 8, 1)
     if d <= 64:
-        return {"forward": Tiles(128, 64, 8, 3), "keys": Tiles(32, 128, 8, 2), "queries": Tiles(128, 64, 8, 2)}[pass_name]
-    return {"forward": Tiles(128, 64, 8, 2), "keys": Tiles(64, 64, 8, 2), "queries": Tiles(64, 64, 8, 2)}[pass_name]
+        backward = {"keys": Tiles(32, 128, 8, 2), "one pass": Tiles(32, 128, 8, 2), "queries": Tiles(128, 64, 8, 2)}
+        return Tiles(128, 64, 8, 3) if pass_name == "forward" else backward[pass_name]
+    backward = {"keys": Tiles(32, 64, 8, 2), "one pass": Tiles(16, 128, 8, 2), "queries": Tiles(64, 64, 8, 2)}
+    return Tiles(128, 64, 8, 2) if pass_name == "forward" else backward[pass_name]
 
 
 @kernel
@@ -383,7 +385,8 @@ def _backward(
     D, settings = columns["D"], {**columns, "CAUSAL": is_causal, "PRECISION": _precision()}
     delta, L = torch.empty_like(L), L.contiguous()
     dq_sum = torch.zeros(batch * heads, queries, D, dtype=torch.float32, device=Q.device) if one_pass else dq
-    by_keys, by_queries = (tile_sizes(name, D, Q.element_size()) for name in ("keys", "queries"))
+    names = ("one pass" if one_pass else "keys", "queries")
+    by_keys, by_queries = (tile_sizes(name, D, Q.element_size()) for name in names)
     with launch_on(Q):
         flash_backward_delta[(-(-queries // 64), batch * heads)](
             o, do, delta, *_strides(o, do), heads, queries, **columns, M=64

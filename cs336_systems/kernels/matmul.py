@@ -31,7 +31,9 @@ FLOAT_TILES = {"M": 64, "N": 64, "K": 16, "GROUP": 8, "num_warps": 8, "num_stage
 PYTORCH_TILE = 64
 
 
-def matmul_reference(A: Float[Tensor, "rows inner"], B: Float[Tensor, "inner columns"]) -> Float[Tensor, "rows columns"]:
+def matmul_reference(
+    A: Float[Tensor, "rows inner"], B: Float[Tensor, "inner columns"]
+) -> Float[Tensor, "rows columns"]:
     """A B with products and sums in float32 (float64 for float64), returned in A's dtype."""
     dtype = torch.promote_types(A.dtype, torch.float32)
     return (A.to(dtype) @ B.to(dtype)).to(A.dtype)
