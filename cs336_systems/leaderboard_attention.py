@@ -79,9 +79,8 @@ def errors(results: tuple[Tensor, ...], inputs: tuple[Tensor, ...]) -> dict[str,
     """
     for name, result, like in zip(("O", "dQ", "dK", "dV"), results, inputs[:1] + inputs[:3], strict=True):
         if result.shape != like.shape or result.dtype != like.dtype:
-            raise ValueError(
-                f"{name} must be {tuple(like.shape)} {like.dtype}; got {tuple(result.shape)} {result.dtype}"
-            )
+            got = f"{tuple(result.shape)} {result.dtype}"
+            raise ValueError(f"{name} must be {tuple(like.shape)} {like.dtype}; got {got}")
         if not result.isfinite().all():
             raise ValueError(f"{name} holds NaN or infinity: some of it was not written, or overflowed")
     wrong, total = torch.zeros(4, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)
@@ -146,9 +145,7 @@ def main() -> None:
     """Measure this package's kernels and print the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backward", choices=("two-pass", "one-pass"), default="two-pass")
-    parser.add_argument(
-        "--quick", action="store_true", help="a tiny shape in float32 on the CPU (needs TRITON_INTERPRET=1)"
-    )
+    parser.add_argument("--quick", action="store_true", help="tiny, float32, on the CPU (needs TRITON_INTERPRET=1)")
     parser.add_argument("--eager", action="store_true", help="without torch.compile")
     parser.add_argument("--out", help="result file")
     options = parser.parse_args()

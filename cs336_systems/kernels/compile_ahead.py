@@ -120,7 +120,7 @@ def flash_launches() -> Iterator[Launch]:
         types = same | {"L": "*fp32", "DELTA": "*fp32", "scale": "fp32"}
         common = {"WIDTH": d, "D": d, "CAUSAL": causal, "PRECISION": "ieee"}
         tag = f"d={d} {dtype}" + " causal" * causal
-        passes = (
+        passes: tuple[tuple[str, Kernel, str, dict[str, Any], dict[str, str]], ...] = (
             ("flash_forward", flash.flash_forward, "forward", {}, {}),
             ("flash_backward_keys", flash.flash_backward_keys, "keys", {"EVEN": True, "ONE_PASS": False}, {}),
             ("flash_backward_one_pass", flash.flash_backward_keys, "one pass", {"EVEN": True, "ONE_PASS": True}, {"DQ": "*fp32"}),

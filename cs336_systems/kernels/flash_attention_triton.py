@@ -166,7 +166,7 @@ def along_queries(
     WIDTH: tl.constexpr, D: tl.constexpr, M: tl.constexpr,
     CAUSAL: tl.constexpr, MASKED: tl.constexpr, EVEN: tl.constexpr, ONE_PASS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The loop of dK and dV over the queries begin..end; scores are held as keys x queries, so nothing is transposed."""
+    """The loop of dK and dV over the queries begin..end; scores lie as keys x queries: nothing is transposed."""
     for start in range(begin, end, M):
         rows = start + tl.arange(0, M)
         q = load_tile(Q, rows, q_row, num_queries, WIDTH, D, EVEN)

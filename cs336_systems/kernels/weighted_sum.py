@@ -148,5 +148,6 @@ def _(x: Tensor, w: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
 def _check(x: Tensor, w: Tensor) -> None:
     if x.ndim < 2 or w.shape != x.shape[-1:] or not w.numel():
         raise ValueError(
-            f"x must be (..., columns) with rows and w (columns,), columns >= 1; got x {tuple(x.shape)}, w {tuple(w.shape)}"
+            "x must be (..., columns) with rows and w (columns,), columns >= 1; "
+            f"got x {tuple(x.shape)}, w {tuple(w.shape)}"
         )
