@@ -120,10 +120,11 @@ def flash_launches() -> Iterator[Launch]:
         types = same | {"L": "*fp32", "DELTA": "*fp32", "scale": "fp32"}
         common = {"WIDTH": d, "D": d, "CAUSAL": causal, "PRECISION": "ieee"}
         tag = f"d={d} {dtype}" + " causal" * causal
+        one = {"EVEN": True, "ONE_PASS": True}
         passes: tuple[tuple[str, Kernel, str, dict[str, Any], dict[str, str]], ...] = (
             ("flash_forward", flash.flash_forward, "forward", {}, {}),
             ("flash_backward_keys", flash.flash_backward_keys, "keys", {"EVEN": True, "ONE_PASS": False}, {}),
-            ("flash_backward_one_pass", flash.flash_backward_keys, "one pass", {"EVEN": True, "ONE_PASS": True}, {"DQ": "*fp32"}),
+            ("flash_backward_one_pass", flash.flash_backward_keys, "one pass", one, {"DQ": "*fp32"}),
             ("flash_backward_queries", flash.flash_backward_queries, "queries", {}, {}),
         )  # fmt: skip
         for name, kernel, table, extra, other in passes:

@@ -8,7 +8,7 @@ Forward, for one tile of queries, over tiles of keys:
 O / l is at any time the softmax-weighted mean of the values seen so far: that is why one pass is enough. Only O and the
 logarithm of the normaliser L are kept; the backward pass computes P again:
 
-    D = rowsum(dO * O);  P = exp(S - L);  dV = P^T dO;  dS = P * (dO V^T - D);  dQ = dS K / sqrt(d);  dK = dS^T Q / sqrt(d)
+    D = rowsum(dO * O);  P = exp(S - L);  dV = P^T dO;  dS = P * (dO V^T - D) / sqrt(d);  dQ = dS K;  dK = dS^T Q
 
 Causal attention with fewer queries than keys takes the queries as the last ones. With fewer heads of keys than of
 queries (grouped queries), query head h reads key head h // (heads / key heads).
