@@ -44,9 +44,9 @@ COMMANDS = {
     "systems memory": ("cs336_systems.cli:memory", "where the memory of a training step goes"),
     "systems roofline": ("cs336_systems.cli:roofline", "this machine's peaks, and the model's operations below them"),
     "systems mixed-precision": ("cs336_systems.cli:mixed_precision", "what half precision loses, and what autocast keeps in float32"),
+    "systems inference": ("cs336_systems.inference.cli:inference", "time the inference engine, batch by batch"),
     "systems leaderboard-step": ("cs336_systems.cli:leaderboard_step", "check and time the 2026 leaderboard's training step"),
     "model info": ("cs336_basics.cli:model_info", "count a model's parameters, FLOPs and memory"),
-    "systems inference": ("cs336_systems.inference.cli:inference", "time the inference engine, batch by batch"),
     "model import": ("cs336_basics.huggingface.cli:model_import", "read a Hugging Face folder (Llama, Qwen2.5)"),
     "model export": ("cs336_basics.huggingface.cli:model_export", "write a model as a Hugging Face folder"),
 }
