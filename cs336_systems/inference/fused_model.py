@@ -85,6 +85,19 @@ class PackedLinear:
         return y
 
 
+def share_threads() -> None:
+    """Let the kernels run on as many threads as torch does.
+
+    Both use one OpenMP, whose number of threads numba sets for torch too when it starts its own: set it back.
+    """
+    import numba
+
+    threads = torch.get_num_threads()
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+
+
 def padded_rows(rows: int, weights: Weights) -> int:
     """The number of rows that the kernels need for `rows`."""
     if weights == "int8":
@@ -189,9 +202,7 @@ class FusedRunner:
 
     def _hidden(self, ids: list[int], position: np.ndarray[Any, Any], table: np.ndarray[Any, Any]) -> Any:
         """The stream behind the last norm, a row per token; padding rows are computed and never read."""
-        import numba
-
-        numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+        share_threads()
         kernels, config, eps = self.kernels, self.config, self.config.norm_eps
         x = self._padded(self.table[ids])
         update, y = np.zeros_like(x), np.empty_like(x)
