@@ -107,6 +107,9 @@ def choose_tokens(
     Args:
         logits: a (1, vocab) tensor per row; rows with equal parameters are filtered together, row by row alike.
         params, generators: one per row; a greedy row draws nothing.
+
+    Raises:
+        ValueError: logits that are NaN or infinite.
     """
     groups: dict[tuple[float, int | None, float | None], list[int]] = {}
     for index, choice in enumerate(params):
@@ -121,6 +124,8 @@ def choose_tokens(
             chosen = draw(sampling_probabilities(rows, params[members[0]]), uniforms)
         column = torch.tensor(chosen, device=rows.device)[:, None]
         found = log_softmax(rows, dim=-1).gather(-1, column)[:, 0].tolist()
+        if not all(map(math.isfinite, found)):
+            raise ValueError("the model's logits are NaN or infinite; its training has diverged or its file is damaged")
         for index, token, logprob in zip(members, chosen, found, strict=True):
             tokens[index], logprobs[index] = token, logprob
     return tokens, logprobs
