@@ -26,9 +26,9 @@ from cs336_basics.model import TransformerLM
 from cs336_basics.nn_utils import softmax
 
 Engine = Literal["auto", "plain", "compiled"]
-MIN_COMPILED_WORK = 20e9
-"""weights times tokens from which "auto" compiles: some ten seconds of plain decoding, as many as compiling takes once
-after an installation"""
+MIN_COMPILED_WORK = 4e9
+"""weights times tokens from which "auto" compiles: some seconds of plain decoding, more than loading the compiled code
+takes; making it takes some fifteen, once after an installation"""
 
 
 @runtime_checkable
@@ -105,7 +105,7 @@ def stream_tokens(
     top_p: float | None = None,
     generator: torch.Generator | None = None,
     use_cache: bool = True,
-    compiled: bool = False,
+    engine: Literal["plain", "compiled"] = "plain",
 ) -> Iterator[Int[Tensor, " batch"]]:
     """Yield the next token of every row, for ever; the caller decides when to stop. See `generate`."""
     if prompt.dim() != 2 or prompt.shape[1] == 0:
@@ -124,7 +124,7 @@ def stream_tokens(
             logits = model(ids)[:, -1]
         token = sample_token(logits, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
         yield token
-        if compiled and step is None and cache is not None and length < context:
+        if engine == "compiled" and step is None and cache is not None and length < context:
             step = CompiledStep(model, cache)
         pending = token[:, None]
         ids = torch.cat((ids, pending), dim=1)
@@ -135,7 +135,7 @@ def _compiles(model: TransformerLM, engine: Engine, max_new_tokens: int) -> bool
     if engine not in ("auto", "plain", "compiled"):
         raise ValueError(f"engine must be 'auto', 'plain' or 'compiled'; got {engine!r}")
     if engine == "auto":
-        work = max_new_tokens * model.get_num_params(non_embedding=True)
+        work = min(max_new_tokens, model.config.context_length) * model.get_num_params(non_embedding=True)
         hooked = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
         return work >= MIN_COMPILED_WORK and not hooked and why_not_compiled(model) is None
     if engine == "compiled" and (reason := why_not_compiled(model)):
@@ -181,7 +181,7 @@ def generate(
     running = set(range(len(rows)))
     stream = stream_tokens(
         model, prompt, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator, use_cache=use_cache,
-        compiled=compiled,
+        engine="compiled" if compiled else "plain",
     )  # fmt: skip
     for _ in range(max_new_tokens):
         if not running:

@@ -50,7 +50,7 @@ def test_accepted_tokens_follow_the_target(sharpness):
     p, q = (torch.softmax(sharpness * torch.randn(3, 4), dim=-1) for _ in range(2))
     q[:, 3] = 0.0
     q = q / q.sum(-1, keepdim=True)
-    rng, first, pairs, draws = np.random.default_rng(1), Counter(), Counter(), 6000
+    rng, first, pairs, draws = np.random.default_rng(1), Counter(), Counter(), 3000
     for _ in range(draws):
         drafts = draw(q[:2], rng.random(2))
         tokens = accept_drafts(drafts, q[:2], p, rng)
