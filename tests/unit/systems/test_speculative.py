@@ -140,6 +140,16 @@ def test_stop_ids_and_bad_input():
     for prompt in ([], [1] * (CONTEXT + 1)):
         with pytest.raises(ValueError, match="1 to 24 tokens"):
             speculative_generate(runner, drafter, prompt, SamplingParams())
+    with pytest.raises(ValueError, match="model's 29 tokens; it has 7"):
+        speculative_generate(runner, PromptLookupDrafter(7), [1, 2, 1], SamplingParams())
+    with pytest.raises(ValueError, match=r"\[0, 29\); got 29"):
+        speculative_generate(runner, drafter, [1, VOCAB], SamplingParams())
+    damaged = ModuleRunner(build(), 20)
+    with torch.no_grad():
+        damaged.model.lm_head.weight[3, 3] = float("nan")
+    with pytest.raises(ValueError, match="NaN"):
+        speculative_generate(damaged, drafter, [1], SamplingParams())
+    assert len(damaged.cache.free) == 20
     windowed = ModuleRunner(build(attention_window=2), 20)
     with pytest.raises(ValueError, match="can forget"):
         speculative_generate(windowed, drafter, [1], SamplingParams())
