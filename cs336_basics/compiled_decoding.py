@@ -17,7 +17,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from collections.abc import Sequence as Ordered
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -95,8 +95,8 @@ def share_threads() -> None:
     """
     import numba
 
-    threads = torch.get_num_threads()
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    threads, settings = torch.get_num_threads(), cast(Any, numba.config)
+    numba.set_num_threads(min(threads, settings.NUMBA_NUM_THREADS))
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
 
@@ -124,7 +124,7 @@ class PackedModel:
         assert model.positional_encoder is not None
         self.cos, self.sin = model.positional_encoder.cos.numpy(), model.positional_encoder.sin.numpy()
         self.layers = [_pack_layer(layer, pack) for layer in model.layers]
-        self.last_gain = model.ln_final.weight.detach().clone().numpy()
+        self.last_gain = model.ln_final.get_parameter("weight").detach().clone().numpy()
         self.head = pack([model.lm_head.weight])
 
     @property

@@ -240,8 +240,8 @@ class Engine:
             reason = "context"
         if reason is not None:
             piece += self._end(sample, reason)
-        shown = (token, logprob) if kept else (None, None)
-        return Event(sample.request.number, sample.number, *shown, piece, reason)
+        number, shown = sample.request.number, (token, logprob) if kept else (None, None)
+        return Event(number, sample.number, shown[0], shown[1], piece, reason)
 
     def _end(self, sample: SampleState, reason: Any) -> str:
         """Free a sample's pages and record it; returns the text that had been held back."""
