@@ -94,7 +94,7 @@ def refit(runs: RunTable, start: ParametricLaw, *, log_loss: Floats, delta: floa
     """
     problem = _Problem(np.log(runs.parameters), np.log(runs.tokens), log_loss, weights, delta)
     theta = np.repeat(problem.theta(start)[None], len(log_loss), axis=0)
-    return np.array([law.as_tuple() for law in problem.laws(descend(problem, theta, 60)[0])])
+    return np.array([law.as_tuple() for law in problem.laws(descend(problem, theta, 30, tolerance=1e-6)[0])])
 
 
 def noise_delta(residuals: Floats) -> float:
@@ -158,7 +158,9 @@ class _Problem:
         return [ParametricLaw(*map(float, row)) for row in zip(*columns, strict=True)]
 
 
-def descend(problem: _Problem, theta: Floats, num_steps: int) -> tuple[Floats, Floats]:
+def descend(
+    problem: _Problem, theta: Floats, num_steps: int, *, tolerance: float = 1e-13
+) -> tuple[Floats, Floats]:
     """Levenberg-Marquardt on all rows of theta at once; returns the points and their objectives.
 
     A step that does not lower the objective is not taken, and its row is damped more. Rows whose steps have become too
@@ -175,7 +177,7 @@ def descend(problem: _Problem, theta: Floats, num_steps: int) -> tuple[Floats, F
         value = problem.objective(proposal)
         better = value < objective
         gain = np.where(better, objective - value, 0.0)
-        settled = np.where(better, gain <= 1e-13 * objective, damping > 1e6)
+        settled = np.where(better, gain <= tolerance * objective, damping > 1e6)
         theta = np.where(better[:, None], proposal, theta)
         objective = np.where(better, value, objective)
         damping = np.clip(np.where(better, damping / 5, damping * 4), 1e-12, 1e8)
