@@ -50,6 +50,12 @@ COMMANDS = {
         "cs336_basics.ablations.cli:ablate",
         "the course's ablations beside one baseline, with a report",
     ),
+    "scaling fit": ("cs336_scaling.cli:fit", "fit scaling laws to finished runs, with intervals"),
+    "scaling predict": ("cs336_scaling.cli:predict", "predict the best size and loss of a bigger run"),
+    "scaling plan": ("cs336_scaling.cli:plan", "which runs to buy next within a budget"),
+    "scaling plot": ("cs336_scaling.cli:plot", "a report of fits: profiles, frontier, contours, intervals"),
+    "scaling size": ("cs336_scaling.cli:size", "tokens, text, FLOPs, hours and memory for a model's size"),
+    "scaling sweep": ("cs336_scaling.cli:sweep", "train the bank of small runs, or go on with it"),
     "model info": ("cs336_basics.cli:model_info", "count a model's parameters, FLOPs and memory"),
     "model import": ("cs336_basics.huggingface.cli:model_import", "read a Hugging Face folder (Llama, Qwen2.5)"),
     "model export": ("cs336_basics.huggingface.cli:model_export", "write a model as a Hugging Face folder"),
@@ -65,7 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except KeyboardInterrupt as stop:
-        resumes = " ".join(arguments[:2]) in ("data get", "basics ablate", "basics objectives") or arguments[:1] in (
+        resumes = " ".join(arguments[:2]) in (
+            "data get", "basics ablate", "basics objectives", "scaling sweep",
+        ) or arguments[:1] in (
             ["tour"],
             ["train"],
         )

@@ -27,7 +27,7 @@ import numpy as np
 
 from cs336_basics.runs.log import read_records
 from cs336_scaling.flops import COUNTING_RULES, CountingRule
-from cs336_scaling.runs_table import RunTable
+from cs336_scaling.runs_table import RunTable, load_isoflops
 
 REQUIRED = ("id", "corpus", "role", "held_out", "budget", "model", "training", "parameters", "tokens", "loss")
 HELD_OUT_ONE_IN = 10
@@ -87,3 +87,19 @@ def bank_table(
         raise ValueError(f"the bank has no finished runs of {corpus!r} with roles {roles} and held_out={held_out}")
     columns = [[r["parameters"][rule], r["tokens"], r["budget"], r["loss"]] for r in rows]
     return RunTable(*np.array(columns, dtype=np.float64).T)
+
+
+def load_tables(path: str | os.PathLike[str] | None, *, corpus: str = "stories") -> dict[str, RunTable]:
+    """A file of either format as one table per counting rule; None is the shipped IsoFLOP table.
+
+    The handout's format has one N, whose rule it does not say; the only key is then "as given".
+    """
+    if path is None:
+        return {"as given": load_isoflops()}
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no runs at {path}; give a file in the handout's format or a bank")
+    with open(path, encoding="utf-8") as file:
+        if file.read(64).lstrip().startswith("["):
+            return {"as given": load_isoflops(path)}
+    records = load_bank(path)
+    return {rule: bank_table(records, corpus=corpus, rule=rule) for rule in COUNTING_RULES}

@@ -35,6 +35,7 @@ class HeldOut:
     """The largest budget, predicted from the others."""
 
     budget: float
+    predicted: tuple[Interval, ...]
     errors: Floats
     """predicted over real loss minus 1, per run"""
     inside: float
@@ -84,4 +85,4 @@ def held_out_error(runs: RunTable, *, num_resamples: int = 200, seed: int = 0, c
     ]
     errors = np.array([interval.value for interval in found]) / held.loss - 1
     inside = np.mean([loss in interval for loss, interval in zip(held.loss.tolist(), found, strict=True)])
-    return HeldOut(float(largest), errors, float(inside))
+    return HeldOut(float(largest), tuple(found), errors, float(inside))
