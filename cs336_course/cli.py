@@ -72,7 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except KeyboardInterrupt as stop:
         resumes = " ".join(arguments[:2]) in (
-            "data get", "basics ablate", "basics objectives", "scaling sweep",
+            "data get",
+            "basics ablate",
+            "basics objectives",
+            "scaling sweep",
         ) or arguments[:1] in (
             ["tour"],
             ["train"],

@@ -7,7 +7,8 @@ To reach one loss, a run with batch B (tokens) needs S steps and E = B S tokens,
 B_crit = E_min / S_min is where both are twice their least. Far below it a larger batch is free in tokens, far above it
 buys no fewer steps. The same scale can be read off gradients g at two batch sizes, without any sweep:
 
-    |G|^2 = (B2 |g2|^2 - B1 |g1|^2) / (B2 - B1)    tr Sigma = (|g1|^2 - |g2|^2) / (1/B1 - 1/B2)    B_simple = tr Sigma / |G|^2
+    |G|^2 = (B2 |g2|^2 - B1 |g1|^2) / (B2 - B1)
+    tr Sigma = (|g1|^2 - |g2|^2) / (1/B1 - 1/B2)        B_simple = tr Sigma / |G|^2
 
 Papers: McCandlish et al. 2018; Kaplan et al. 2020; Bergsma et al. 2025 (best batch as D^0.383); DeepSeek LLM 2024; Step
 law 2025. Read next: `learning_rate.py`.
@@ -86,8 +87,8 @@ def gradient_noise_scale(small: float, large: float, *, small_batch: float, larg
         In the unit of the batches.
 
     Raises:
-        ValueError: batches out of order, or an estimate of |G|^2 or of the noise that is not positive (average over more
-            batches).
+        ValueError: batches out of order, or an estimate of |G|^2 or of the noise that is not positive (average
+            over more batches).
     """
     if not 0 < small_batch < large_batch:
         raise ValueError(f"need 0 < small_batch < large_batch; got {small_batch} and {large_batch}")

@@ -7,8 +7,8 @@ Three schemes, from the least to the most assumed:
     residuals   keep the design, add drawn residuals to the fitted law: needs noise of one size everywhere
 
 A fit of p numbers to n runs eats into its residuals, so drawn residuals are enlarged by sqrt(n / (n - p)), and each
-resample by a further sqrt((n - p) / chi2_(n - p)), which turns normal intervals into Student's where n is small. Without
-both, 90 % intervals of small designs hold the truth less than 85 % of the time (`benchmarks/bench_coverage.py`).
+resample by a further sqrt((n - p) / chi2_(n - p)), which turns normal intervals into Student's where n is small.
+Without both, 90 % intervals of small designs hold the truth less than 85 % of the time (`benchmarks/bench_coverage.py`).
 
 Papers: Efron and Tibshirani 1993, chapters 9 and 13. Left out: bias correction (BCa). Read next:
 `parametric_intervals.py`, `isoflops_intervals.py`.
@@ -66,9 +66,7 @@ def percentile_interval(value: float, draws: npt.ArrayLike, confidence: float = 
     return Interval(value, float(low), float(high), confidence)
 
 
-def draw_residuals(
-    residuals: npt.ArrayLike, *, fitted: int, num_resamples: int, rng: np.random.Generator
-) -> Floats:
+def draw_residuals(residuals: npt.ArrayLike, *, fitted: int, num_resamples: int, rng: np.random.Generator) -> Floats:
     """Residuals drawn with replacement, enlarged as the module docstring says.
 
     Args:

@@ -97,9 +97,7 @@ def fit_isoflops(runs: RunTable, method: Method = "parabola") -> IsoflopsFit:
             f"{len(optima)} budgets over a factor of {budgets.max() / budgets.min():.3g} do not pin down an exponent; "
             "run at least 4 over a decade or more",
         )
-    return IsoflopsFit(
-        method, optima, law, fit_power_law(budgets, tokens), law.residuals(budgets, sizes), warnings
-    )
+    return IsoflopsFit(method, optima, law, fit_power_law(budgets, tokens), law.residuals(budgets, sizes), warnings)
 
 
 def _lowest(profile: RunTable) -> Optimum:

@@ -1,7 +1,7 @@
 """Intervals of an IsoFLOP fit: the best sizes of resampled runs, and the laws through them.
 
-Schemes: `bootstrap.py`. What no resampling shows is the bias of the method itself: a parabola through a wide grid, or the
-lowest of a coarse one, is off in every resample alike. Read next: `parametric_intervals.py`.
+Schemes: `bootstrap.py`. What no resampling shows is the bias of the method itself: a parabola through a wide grid, or
+the lowest of a coarse one, is off in every resample alike. Read next: `parametric_intervals.py`.
 """
 
 from __future__ import annotations
@@ -60,9 +60,7 @@ def bootstrap_isoflops(
             np.log([getattr(optimum, name) for optimum in fit.optima]) for name in ("budget", "parameters", "tokens")
         )
         drawn = rng.integers(len(log_budget), size=(num_resamples, len(log_budget)))
-        return IsoflopsBootstrap(
-            fit, lines(log_budget[drawn], log_n[drawn]), lines(log_budget[drawn], log_d[drawn])
-        )
+        return IsoflopsBootstrap(fit, lines(log_budget[drawn], log_n[drawn]), lines(log_budget[drawn], log_d[drawn]))
     if scheme not in ("residuals", "runs"):
         raise ValueError(f"scheme must be 'residuals', 'runs' or 'budgets'; got {scheme!r}")
     profiles = [_profile(runs[runs.budget == budget], fit.method) for budget in runs.budgets]
@@ -135,4 +133,3 @@ def _vertex(design: Floats, losses: Floats) -> Floats:
     _, slope, curvature = np.linalg.solve(gram, np.einsum("rnp,rn->rp", design, losses)[..., None])[..., 0].T
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where((distinct >= 3) & (curvature > 0), -slope / (2 * curvature), np.nan)
-

@@ -72,7 +72,9 @@ def best_learning_rate(rates: npt.ArrayLike, losses: npt.ArrayLike) -> BestRate:
     curvature, slope, level = np.polyfit(near_x - x[lowest], near_y, 2)
     shift = -slope / (2 * curvature) if curvature > 0 else np.inf
     if not near_x[0] <= x[lowest] + shift <= near_x[-1]:
-        return BestRate(float(np.exp(x[lowest])), float(y[lowest]), "no parabola fits the sweep; its lowest run is taken")
+        return BestRate(
+            float(np.exp(x[lowest])), float(y[lowest]), "no parabola fits the sweep; its lowest run is taken"
+        )
     return BestRate(float(np.exp(x[lowest] + shift)), float(level + slope * shift / 2))
 
 

@@ -9,10 +9,10 @@ start falls into; here the search goes in two steps:
 
     1. for each of a grid of exponents (alpha, beta) the law is linear in E, A, B >= 0, solved in closed form with
        errors relative to the loss: the best of the three coefficients' 7 subsets that is not negative
-    2. the grid's points go downhill together by Levenberg-Marquardt, first all for a few steps, then the best to the end
+    2. the grid's points go downhill together by Levenberg-Marquardt, first all for some steps, then the best to the end
 
-delta = 1e-3 is the paper's; far below the noise of real losses it makes the fit a least-absolute one, which wastes data.
-`noise_delta` is Huber's own choice, 1.345 robust standard deviations, 95 % efficient where the noise is normal.
+delta = 1e-3 is the paper's; far below the noise of real losses it makes the fit a least-absolute one, which wastes
+data. `noise_delta` is Huber's own choice, 1.345 robust standard deviations, 95 % efficient where the noise is normal.
 
 Papers: Hoffmann et al. 2022, section 3.3; Besiroglu et al. 2024 on a fit that stopped too early; Huber 1964. Handout:
 scaling_laws. Left out: other forms of the law. Read next: `parametric_intervals.py`.
@@ -105,9 +105,7 @@ def noise_delta(residuals: Floats) -> float:
 class _Problem:
     """Residuals and derivatives of many fits of one design; theta = (a, b, e, alpha, beta) at the design's centre."""
 
-    def __init__(
-        self, log_n: Floats, log_d: Floats, log_loss: Floats, weights: Floats | None, delta: float
-    ) -> None:
+    def __init__(self, log_n: Floats, log_d: Floats, log_loss: Floats, weights: Floats | None, delta: float) -> None:
         self.centre = np.array([log_n.mean(), log_d.mean()])
         self.n, self.d = log_n - self.centre[0], log_d - self.centre[1]
         self.log_loss, self.delta = log_loss, delta
@@ -158,9 +156,7 @@ class _Problem:
         return [ParametricLaw(*map(float, row)) for row in zip(*columns, strict=True)]
 
 
-def descend(
-    problem: _Problem, theta: Floats, num_steps: int, *, tolerance: float = 1e-13
-) -> tuple[Floats, Floats]:
+def descend(problem: _Problem, theta: Floats, num_steps: int, *, tolerance: float = 1e-13) -> tuple[Floats, Floats]:
     """Levenberg-Marquardt on all rows of theta at once; returns the points and their objectives.
 
     A step that does not lower the objective is not taken, and its row is damped more. Rows whose steps have become too
@@ -170,7 +166,9 @@ def descend(
     objective = problem.objective(theta)
     for _ in range(num_steps):
         gradient, matrix = problem.normal_equations(theta)
-        diagonal = np.maximum(np.einsum("fpp->fp", matrix), 1e-12 * np.trace(matrix, axis1=1, axis2=2)[:, None] + 1e-300)
+        diagonal = np.maximum(
+            np.einsum("fpp->fp", matrix), 1e-12 * np.trace(matrix, axis1=1, axis2=2)[:, None] + 1e-300
+        )
         damped = matrix + np.einsum("fp,pq->fpq", diagonal * damping[:, None], np.eye(5))
         step = np.linalg.solve(damped, gradient[..., None])[..., 0]
         proposal = np.clip(theta - np.clip(step, -1.0, 1.0), problem.low, problem.high)
@@ -221,7 +219,7 @@ def identification_warnings(runs: RunTable, law: ParametricLaw, residuals: npt.A
         spread = values.max() / values.min()
         if spread < 10:
             warnings.append(
-                f"{name} span a factor of {spread:.3g} only; their exponent needs 10 or better 30: add runs further apart"
+                f"{name} span a factor of {spread:.3g} only; their exponent needs 10, better 30: add runs further apart"
             )
     if len(runs.budgets) == 1:
         warnings.append("all runs have one budget, so N and D move together; add profiles at other budgets")
@@ -234,7 +232,9 @@ def identification_warnings(runs: RunTable, law: ParametricLaw, residuals: npt.A
             warnings.append(f"the term of {name} moves less than the noise; the design cannot identify its exponent")
     for name, exponent in (("alpha", law.alpha), ("beta", law.beta)):
         if not SMALLEST_EXPONENT * 1.01 < exponent < LARGEST_EXPONENT * 0.99:
-            warnings.append(f"{name} = {exponent:.3g} lies at the border of what is searched; the design cannot identify it")
+            warnings.append(
+                f"{name} = {exponent:.3g} lies at the border of what is searched; the design cannot identify it"
+            )
     return tuple(warnings)
 
 
@@ -244,6 +244,6 @@ def _check(runs: RunTable, delta: float) -> None:
     sizes, tokens = len(np.unique(runs.parameters)), len(np.unique(runs.tokens))
     if len(runs) < 6 or sizes < 3 or tokens < 3:
         raise ValueError(
-            f"five numbers need at least 6 runs with 3 sizes and 3 numbers of tokens; got {len(runs)} runs with {sizes} "
-            f"and {tokens}; run more, or fit a power law over budgets"
+            f"five numbers need at least 6 runs with 3 sizes and 3 numbers of tokens; got {len(runs)} runs with "
+            f"{sizes} and {tokens}; run more, or fit a power law over budgets"
         )

@@ -58,8 +58,8 @@ class ParametricBootstrap:
             interval = self.parameters(confidence)[name]
             if interval.high - interval.low > WIDE * interval.value:
                 found.append(
-                    f"{name} = {interval} at {confidence:.0%}: the design cannot identify it; add runs that differ more "
-                    f"in {'parameters' if name == 'alpha' else 'tokens'}"
+                    f"{name} = {interval} at {confidence:.0%}: the design cannot identify it; add runs that differ "
+                    f"more in {'parameters' if name == 'alpha' else 'tokens'}"
                 )
         return tuple(found)
 
@@ -87,7 +87,9 @@ def bootstrap_parametric(
     rng = np.random.default_rng(seed)
     drawn = draw_residuals(fit.residuals, fitted=NUMBERS, num_resamples=num_resamples, rng=rng)
     if scheme == "residuals":
-        table = refit(runs, fit.law, log_loss=np.log(fit.law.loss(runs.parameters, runs.tokens)) + drawn, delta=fit.delta)
+        table = refit(
+            runs, fit.law, log_loss=np.log(fit.law.loss(runs.parameters, runs.tokens)) + drawn, delta=fit.delta
+        )
     elif scheme == "runs":
         counts = draw_counts(runs.budget, num_resamples=num_resamples, rng=rng)
         losses = np.repeat(np.log(runs.loss)[None], num_resamples, axis=0)

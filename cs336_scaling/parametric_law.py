@@ -2,7 +2,8 @@
 
 With C = 6 N D the loss is least at
 
-    N = G (C/6)^(beta/(alpha+beta))      D = (C/6)^(alpha/(alpha+beta)) / G      G = (alpha A / (beta B))^(1/(alpha+beta))
+    N = G (C/6)^(beta/(alpha+beta))      D = (C/6)^(alpha/(alpha+beta)) / G
+    G = (alpha A / (beta B))^(1/(alpha+beta))
 
 PUBLISHED holds the constants of papers, to compare with. Hoffmann's own rounded constants give 26 to 93 tokens per
 parameter between 1e18 and 6e23 FLOPs and contradict their paper's table; Besiroglu's refit of the same data does not.

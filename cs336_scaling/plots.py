@@ -69,9 +69,7 @@ def plot_frontier(resampled: IsoflopsBootstrap, until: float, *, confidence: flo
 def plot_contours(runs: RunTable, law: ParametricLaw) -> matplotlib.figure.Figure:
     """Lines of equal loss over parameters and tokens, the runs, and the path of best sizes."""
     figure, axes = _new_figure()
-    sizes, tokens = (
-        np.geomspace(values.min() / 2, values.max() * 2, 120) for values in (runs.parameters, runs.tokens)
-    )
+    sizes, tokens = (np.geomspace(values.min() / 2, values.max() * 2, 120) for values in (runs.parameters, runs.tokens))
     surface = law.loss(sizes[None, :], tokens[:, None])
     levels = np.quantile(surface, np.linspace(0.02, 0.9, 10))
     lines = axes.contour(sizes, tokens, surface, levels=np.unique(levels), cmap="viridis", linewidths=1)

@@ -3,7 +3,8 @@
 The check that costs nothing is to hold out the largest budget, fit the rest, and look at the error there
 (`held_out_error`); the check that counts is to train the target.
 
-Handout: scaling_laws (predict the best size, hyperparameters and loss of a run ten times larger). Read next: `design.py`.
+Handout: scaling_laws (predict the best size, hyperparameters and loss of a run ten times larger).
+Read next: `design.py`.
 """
 
 from __future__ import annotations

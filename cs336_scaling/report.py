@@ -141,4 +141,3 @@ def _held_out(runs: RunTable, slug: str) -> list[Block]:
     )
     figure = plot_predicted_against_real(held.predicted, real.tolist(), label="held out")
     return [Paragraph(text), Picture(figure, f"held-out-{slug}", "Predicted over real loss of the largest budget")]
-

@@ -3,9 +3,9 @@
     tokens = ratio * N        characters = tokens * characters per token        shards = ceil(characters / shard size)
     FLOPs = 6 N tokens        hours = FLOPs / (devices * peak * utilisation) / 3600
 
-The defaults are Chinchilla's 20 tokens per parameter and nanochat's text: 4.8 characters per token, shards of 250 million
-characters, 1823 of them. They make 456 billion characters, 95 billion tokens, enough for 4.7 billion parameters (and not
-"about 2 billion", as notes in circulation say).
+The defaults are Chinchilla's 20 tokens per parameter and nanochat's text: 4.8 characters per token, shards of 250
+million characters, 1823 of them. They make 456 billion characters, 95 billion tokens, enough for 4.7 billion parameters
+(and not "about 2 billion", as notes in circulation say).
 
 The depth dial (nanochat): width 64 per layer, rounded up to whole heads of 128; weights 12 L d^2 + 2 V d. At a
 vocabulary of 65,536 depth 12 has 185.6 million of them (often given as 156), 20 has 561.0, 26 has 1,082.
@@ -91,7 +91,9 @@ def largest_model(shards: int, rates: Rates | None = None) -> float:
     return shards * rates.characters_per_shard / rates.characters_per_token / rates.tokens_per_parameter
 
 
-def model_of_depth(depth: int, *, vocab_size: int = 65_536, aspect_ratio: int = 64, head_dim: int = 128) -> dict[str, int]:
+def model_of_depth(
+    depth: int, *, vocab_size: int = 65_536, aspect_ratio: int = 64, head_dim: int = 128
+) -> dict[str, int]:
     """Shape and weights that nanochat's depth dial gives.
 
     Args:

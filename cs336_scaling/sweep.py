@@ -46,7 +46,7 @@ CURVE_POINTS = 10
 class CorpusSize:
     """How much text is made."""
 
-    num_train: int = 60_000
+    num_train: int = 80_000
     """stories to train on"""
     num_valid: int = 400
     """stories to validate on"""
@@ -91,10 +91,11 @@ def run_sweep(
             shutil.rmtree(directory / "runs" / record["id"], ignore_errors=True)
             left -= record["estimated_seconds"]
             loss = "diverged" if record["loss"] is None else f"loss {record['loss']:.4f}"
+            shape = f"d {record['model']['d_model']} L {record['model']['num_layers']}"
             say(
-                f"{count}/{total} {record['corpus']} {record['role']} C {record['budget']:.0e} d {record['model']['d_model']}"
-                f" L {record['model']['num_layers']}: {loss} in {record['seconds']:.0f} s (estimated "
-                f"{record['estimated_seconds']:.0f}); about {left / workers / 60:.0f} min left"
+                f"{count}/{total} {record['corpus']} {record['role']} C {record['budget']:.0e} {shape}: {loss} in "
+                f"{record['seconds']:.0f} s (estimated {record['estimated_seconds']:.0f}); about "
+                f"{left / workers / 60:.0f} min left"
             )
     return bank
 
@@ -132,9 +133,10 @@ def prepare_corpus(directory: Path, name: str, size: CorpusSize) -> Path:
 def train_config(spec: RunSpec, corpus: Path) -> TrainConfig:
     """The training run of a spec; validated on everything, once, at the end."""
     return TrainConfig(
-        model=spec.model(), train_tokens=(corpus / TRAIN_TOKENS).resolve(), valid_tokens=(corpus / VALID_TOKENS).resolve(),
+        model=spec.model(), train_tokens=(corpus / TRAIN_TOKENS).resolve(),
+        valid_tokens=(corpus / VALID_TOKENS).resolve(),
         optimizer=spec.optimizer(), num_steps=spec.num_steps, batch_size=spec.batch_size, seed=spec.seed, device="cpu",
-        precision="float32", log_every=max(1, spec.num_steps // CURVE_POINTS), eval_every=spec.num_steps,
+        precision="float32", log_every=max(1, -(-spec.num_steps // CURVE_POINTS)), eval_every=spec.num_steps,
         checkpoint_every=max(2000, spec.num_steps // 5), keep_checkpoints=1,
     )  # fmt: skip
 

@@ -27,8 +27,22 @@ from cs336_basics.training_config import OptimizerConfig
 from cs336_scaling.flops import count_flops, handout_parameters
 
 CORPORA = ("stories", "stdlib")
-VOCAB_SIZE, CONTEXT_LENGTH, HEAD_DIM = 512, 128, 16
-SHAPES = ((16, 1), (16, 2), (32, 1), (32, 2), (48, 2), (64, 2), (64, 3), (80, 3), (96, 4), (128, 4), (128, 6))
+VOCAB_SIZE, CONTEXT_LENGTH, HEAD_DIM = 512, 128, 8
+SHAPES = (
+    (8, 1),
+    (8, 2),
+    (16, 1),
+    (16, 2),
+    (32, 1),
+    (32, 2),
+    (48, 2),
+    (64, 2),
+    (64, 3),
+    (80, 3),
+    (96, 4),
+    (128, 4),
+    (128, 6),
+)
 """(d_model, num_layers) of rising size"""
 BUDGETS = (1e9, 3e9, 1e10, 3e10, 1e11, 3e11, 1e12)
 SIZES_PER_BUDGET = 6
@@ -142,8 +156,8 @@ def _runs_of(corpus: str) -> Iterator[RunSpec]:
 
 
 def profile_shapes(budget: float) -> list[tuple[int, int]]:
-    """The sizes of a budget: SIZES_PER_BUDGET of SHAPES round 40 tokens per parameter, dropping those with too few steps."""
-    middle = math.sqrt(budget / 240)
+    """The sizes of a budget: SIZES_PER_BUDGET of SHAPES round 100 tokens per parameter, without those of too few steps."""
+    middle = math.sqrt(budget / 600)
     nearest = min(
         range(len(SHAPES)), key=lambda i: abs(math.log(handout_parameters(SHAPES[i][1], SHAPES[i][0]) / middle))
     )
