@@ -8,7 +8,7 @@ Three schemes, from the least to the most assumed:
 
 A fit of p numbers to n runs eats into its residuals, so drawn residuals are enlarged by sqrt(n / (n - p)), and each
 resample by a further sqrt((n - p) / chi2_(n - p)), which turns normal intervals into Student's where n is small.
-Without both, 90 % intervals of small designs hold the truth less than 85 % of the time (`benchmarks/bench_coverage.py`).
+`benchmarks/bench_coverage.py` measures how often 90 % intervals hold the truth.
 
 Papers: Efron and Tibshirani 1993, chapters 9 and 13. Left out: bias correction (BCa). Read next:
 `parametric_intervals.py`, `isoflops_intervals.py`.

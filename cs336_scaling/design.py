@@ -6,8 +6,8 @@ noise of ln L, and g the slope of the target's predicted ln L,
     information M = sum over runs of j j^T / s^2        variance of the prediction V = g^T M^-1 g
     one more run j takes off        (g^T M^-1 j)^2 / (s^2 + j^T M^-1 j)                     (Sherman and Morrison)
 
-The law is not known, so the gain is averaged over laws from the bootstrap (or over laws believed beforehand, where there
-are no runs yet). Runs are bought one by one, by gain or by gain per FLOP, whichever ends narrower: this is greedy, not
+The law is not known, so the gain is averaged over laws from the bootstrap (or over published ones, where there are no
+runs yet). Runs are bought one by one, by gain or by gain per FLOP, whichever ends narrower: this is greedy, not
 optimal, and it may buy the same run again with another seed.
 
 The rule trusts the law. It therefore likes the corners of the region, and is right to only if the law holds there; keep

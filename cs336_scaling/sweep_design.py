@@ -156,7 +156,7 @@ def _runs_of(corpus: str) -> Iterator[RunSpec]:
 
 
 def profile_shapes(budget: float) -> list[tuple[int, int]]:
-    """The sizes of a budget: SIZES_PER_BUDGET of SHAPES round 100 tokens per parameter, without those of too few steps."""
+    """The sizes of a budget: SIZES_PER_BUDGET of SHAPES round 100 tokens per parameter, where steps suffice."""
     middle = math.sqrt(budget / 600)
     nearest = min(
         range(len(SHAPES)), key=lambda i: abs(math.log(handout_parameters(SHAPES[i][1], SHAPES[i][0]) / middle))
