@@ -42,7 +42,7 @@ def plot_profiles(runs: RunTable, fit: IsoflopsFit) -> matplotlib.figure.Figure:
     axes.set_xscale("log")
     axes.set_xlabel("parameters")
     axes.set_ylabel("loss, nats per token")
-    axes.legend(frameon=False, fontsize=7, title="FLOPs", title_fontsize=7)
+    axes.legend(frameon=False, fontsize=7, title="FLOPs", title_fontsize=7, loc="upper right")
     return figure
 
 
@@ -62,7 +62,7 @@ def plot_frontier(resampled: IsoflopsBootstrap, until: float, *, confidence: flo
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("training FLOPs")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper left")
     return figure
 
 
@@ -83,7 +83,7 @@ def plot_contours(runs: RunTable, law: ParametricLaw) -> matplotlib.figure.Figur
     axes.set_ylim(tokens[0], tokens[-1])
     axes.set_xlabel("parameters")
     axes.set_ylabel("tokens")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper left")
     return figure
 
 
@@ -99,7 +99,7 @@ def plot_intervals(
         axes.plot(interval.value, row, "o", color=COLOURS[1], markersize=5)
     if truth is not None:
         axes.axvline(truth, color=COLOURS[2], linestyle="--", linewidth=1.2, label="truth")
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, loc="lower right")
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlabel(xlabel)
@@ -120,7 +120,7 @@ def plot_predicted_against_real(
     axes.plot(ends, ends, color=COLOURS[-1], linestyle="--", linewidth=1)
     axes.set_xlabel("real loss")
     axes.set_ylabel("predicted loss")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper left")
     return figure
 
 

@@ -11,7 +11,7 @@ import pytest
 from cs336_basics.model import TransformerLM
 from cs336_scaling.bank import bank_table, is_held_out, load_bank, load_tables
 from cs336_scaling.sweep import CorpusSize, run_sweep
-from cs336_scaling.sweep_design import BUDGETS, RunSpec, by_rule, profile_shapes, sweep_runs
+from cs336_scaling.sweep_design import BUDGETS, SHAPES, RunSpec, by_rule, profile_shapes, sweep_runs
 
 
 def test_the_design_is_what_the_bank_needs():
@@ -28,14 +28,16 @@ def test_the_design_is_what_the_bank_needs():
 
 
 def test_runs_spend_their_budget():
+    built = {
+        shape: sum(
+            p.numel() for name, p in TransformerLM(by_rule("stories", "", 1e9, shape).model(), device="meta")
+            .named_parameters() if name.startswith("layers.") and p.dim() == 2
+        ) for shape in SHAPES
+    }  # fmt: skip
     for budget in BUDGETS:
         for shape in profile_shapes(budget):
             run = by_rule("stories", "profile", budget, shape)
-            weights = sum(
-                p.numel() for name, p in TransformerLM(run.model(), device="meta").named_parameters()
-                if name.startswith("layers.") and p.dim() == 2
-            )  # fmt: skip
-            assert 6 * weights * run.tokens == pytest.approx(budget, rel=0.05), shape
+            assert 6 * built[shape] * run.tokens == pytest.approx(budget, rel=0.05), shape
 
 
 def test_unknown_corpora_are_refused():
