@@ -100,7 +100,7 @@ def plan_runs(
 class _State:
     """For each law the covariance of theta, the slopes of the candidates, and that of the target."""
 
-    def __init__(self, laws, candidates, done, target, noise) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, laws, candidates, done, target, noise) -> None:
         self.candidates, self.noise = np.array(candidates), noise
         centre = np.log(self.candidates).mean(axis=0)
         self.slopes = np.stack([_slopes(law, self.candidates, centre) for law in laws])
@@ -149,7 +149,8 @@ def _slopes(law: ParametricLaw, runs: Floats, centre: Floats) -> Floats:
 def _greedy(state: _State, budget: float, max_runs: int, per_flop: bool) -> Plan:
     """Buy the best affordable candidate until money or patience ends."""
     costs = 6 * state.candidates.prod(axis=1)
-    before, left, bought = state.half_width(), budget, []
+    before, left = state.half_width(), budget
+    bought: list[Purchase] = []
     while len(bought) < max_runs and (costs <= left).any():
         worth = state.gains() / (costs if per_flop else 1.0)
         best = int(np.argmax(np.where(costs <= left, worth, -np.inf)))

@@ -66,7 +66,7 @@ def fit_envelope(curves: Sequence[Curve], *, num_points: int = 200) -> Envelope:
         raise ValueError("no two curves cover the same FLOPs; train the runs longer")
     flops, table = flops[shared], table[:, shared]
     sizes = np.array([curve.parameters for curve in curves])[table.argmin(axis=0)]
-    warnings = ()
+    warnings: tuple[str, ...] = ()
     if len(np.unique(sizes)) < 3:
         warnings = (f"only {len(np.unique(sizes))} sizes are ever the best; train more sizes, closer together",)
     law = fit_power_law(flops, sizes)

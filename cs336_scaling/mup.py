@@ -74,7 +74,8 @@ def mup_groups(
     """
     if not width_ratio > 0:
         raise ValueError(f"width_ratio must be positive; got {width_ratio}")
-    wide, rest = [], []
+    wide: list[Tensor] = []
+    rest: list[Tensor] = []
     for name, parameter in named_parameters:
         (wide if parameter.dim() == 2 and "embedding" not in name else rest).append(parameter)
     return [

@@ -52,7 +52,7 @@ class ParametricLaw:
         """
         product = np.asarray(flops, dtype=np.float64) / 6
         if not (product > 0).all():
-            raise ValueError(f"a budget must be positive FLOPs; got {flops}")
+            raise ValueError(f"a budget must be positive FLOPs; got {flops!r}")
         together = self.alpha + self.beta
         ratio = (self.alpha * self.A / (self.beta * self.B)) ** (1 / together)
         return np.asarray(ratio * product ** (self.beta / together)), np.asarray(

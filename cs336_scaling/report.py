@@ -44,7 +44,8 @@ def fit_all(runs: RunTable, *, num_resamples: int = 300, seed: int = 0) -> Fits:
     Raises:
         ValueError: the parametric fit is not possible.
     """
-    profiles, refused = {}, {}
+    profiles: dict[str, IsoflopsBootstrap] = {}
+    refused: dict[str, str] = {}
     for method in METHODS:
         try:
             fit = fit_isoflops(runs, method)
