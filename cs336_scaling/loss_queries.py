@@ -186,9 +186,7 @@ def _beating(factory: SessionFactory, row_id: int, every_s: float) -> Iterator[N
 
 
 def _of_query(sunet_id: str, digest: str) -> Any:
-    return select(LossQueryTable).where(
-        LossQueryTable.user_sunet_id == sunet_id, LossQueryTable.query_hash == digest
-    )
+    return select(LossQueryTable).where(LossQueryTable.user_sunet_id == sunet_id, LossQueryTable.query_hash == digest)
 
 
 def _owned(session: Session, row_id: int, owner: str) -> LossQueryTable | None:

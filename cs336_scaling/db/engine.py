@@ -35,7 +35,9 @@ def open_engine(url: str) -> Engine:
     if kind not in ("sqlite", "postgresql"):
         raise ValueError(f"the database must be sqlite or postgresql; got {kind!r}")
     if kind == "postgresql":
-        return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, pool_size=20, max_overflow=20)
+        return create_engine(
+            parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, pool_size=20, max_overflow=20
+        )
     if parsed.database in (None, "", ":memory:"):
         raise ValueError("SQLite needs a file: sqlite:///path/to/file.db")
     assert parsed.database is not None

@@ -81,7 +81,9 @@ class SlurmExecutor:
         """Submit a job with a time limit a little above its own."""
         path = write_job_file(self.settings, job)
         minutes = SETUP_MINUTES + -(-job.config.max_runtime_seconds * 21 // 1200)
-        self._executor.update_parameters(name=f"experiment_{job.experiment_id}", timeout_min=minutes, **self._parameters)
+        self._executor.update_parameters(
+            name=f"experiment_{job.experiment_id}", timeout_min=minutes, **self._parameters
+        )
         self._jobs[job.experiment_id, job.run_id] = self._executor.submit(
             _run, str(path), self.settings.internal_api_key
         )

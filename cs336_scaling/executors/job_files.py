@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from cs336_basics.runs.atomic import write_json
-
 from cs336_scaling.config import Settings
 from cs336_scaling.scheduler.queue import Job
 

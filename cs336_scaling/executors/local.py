@@ -15,7 +15,6 @@ import threading
 from pathlib import Path
 
 from cs336_basics.runs.atomic import write_json
-
 from cs336_scaling.config import Settings
 from cs336_scaling.executors.job_files import write_job_file
 from cs336_scaling.executors.protocol import LossAnswer, LossRequest

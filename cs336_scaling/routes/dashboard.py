@@ -47,9 +47,7 @@ def dashboard_data(request: Request) -> JSONResponse:
         states = {state: number for state, number in session.execute(count)}
         data = {"states": states, "workers": settings.max_concurrent_workers}
         if learner is not None:
-            data["budget"] = budget_summary(
-                session, learner, total_seconds=settings.total_budget_seconds
-            ).model_dump()
+            data["budget"] = budget_summary(session, learner, total_seconds=settings.total_budget_seconds).model_dump()
             rows = session.execute(stored_experiments(learner)).all()[-NEWEST:]
             data["experiments"] = [_shown(*row) for row in reversed(rows)]
     return JSONResponse(data)
@@ -67,5 +65,3 @@ def _shown(identity: int, config_text: str, status_text: str, source: str | None
         "note": reason.get("failure", reason.get("reason", "")),
         "learning_rate": config["optimizer_config"]["lr_scheduler"]["peak_value"],
     }  # fmt: skip
-
-

@@ -134,5 +134,3 @@ def stored_experiments(learner: str) -> Select[tuple[int, str, str, str | None]]
 def _as_text(identity: int, config: str, status: str) -> str:
     """An `ExperimentResponse`, put together from what is stored as JSON already."""
     return f'{{"experiment_id":{identity},"training_config":{config},"status":{status}}}'
-
-

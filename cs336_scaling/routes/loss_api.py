@@ -53,9 +53,7 @@ def loss(request: Request) -> JSONResponse:
         answer = query_loss(state.sessions, state.settings, state.source, sunet_id=learner, request=query)
     except tuple(STATUS) as error:
         return message(STATUS[type(error)], str(error))
-    return JSONResponse(
-        {"loss": answer.loss, "total_flops_used": answer.total_flops_used, "source": answer.source}
-    )
+    return JSONResponse({"loss": answer.loss, "total_flops_used": answer.total_flops_used, "source": answer.source})
 
 
 @router.get("/total_flops_used", openapi_extra=_ONLY_KEY)

@@ -41,7 +41,10 @@ def experiment_heartbeats(factory: SessionFactory) -> list[Heartbeat]:
     """Of all running experiments."""
     columns = select(ExperimentTable.id, ExperimentTable.run_id, ExperimentTable.heartbeats)
     with factory() as session:
-        return [(i, str(run), beats) for i, run, beats in session.execute(columns.where(ExperimentTable.status_type == "running"))]
+        return [
+            (i, str(run), beats)
+            for i, run, beats in session.execute(columns.where(ExperimentTable.status_type == "running"))
+        ]
 
 
 def loss_query_heartbeats(factory: SessionFactory) -> list[Heartbeat]:

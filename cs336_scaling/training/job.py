@@ -166,7 +166,6 @@ def _train(job: JobFile) -> dict[str, Any]:
     """Train, waiting a while for a former process of the same experiment to let go of the folder."""
     from cs336_basics.runs.lock import AlreadyLockedError
     from cs336_basics.training import train
-
     from cs336_scaling.training.run import train_config
 
     config = train_config(job.config, train_tokens=job.train_tokens, valid_tokens=job.valid_tokens)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from cs336_basics.runs.atomic import write_json
-
 from cs336_scaling.executors.protocol import LossRequest
 
 CONTEXT_LENGTH = 128

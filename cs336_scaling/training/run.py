@@ -31,7 +31,9 @@ def default_training_config() -> TrainingConfig:
     )  # fmt: skip
 
 
-def train_config(config: TrainingConfig, *, train_tokens: str | os.PathLike[str], valid_tokens: str | os.PathLike[str]) -> Any:
+def train_config(
+    config: TrainingConfig, *, train_tokens: str | os.PathLike[str], valid_tokens: str | os.PathLike[str]
+) -> Any:
     """The `TrainConfig` of cs336_basics that trains this job on these token files.
 
     Raises:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, model_validator
-from typing_extensions import Self
 
 from cs336_scaling.frozen_model import FrozenModel
 from cs336_scaling.training.model.basic_model import BasicTransformerConfig

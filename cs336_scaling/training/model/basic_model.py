@@ -6,10 +6,9 @@ that, which its own tests contradict). Read next: `../training_config.py`.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import PositiveFloat, PositiveInt, model_validator
-from typing_extensions import Self
 
 from cs336_scaling.frozen_model import FrozenModel
 
