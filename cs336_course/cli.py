@@ -52,9 +52,9 @@ COMMANDS = {
     ),
     "model info": ("cs336_basics.cli:model_info", "count a model's parameters, FLOPs and memory"),
     "model import": ("cs336_basics.huggingface.cli:model_import", "read a Hugging Face folder (Llama, Qwen2.5)"),
-    "scaling serve": ("cs336_scaling.service_cli:serve", "the training service of assignment 3, all editions"),
-    "scaling client": ("cs336_scaling.service_cli:client", "submit runs to a training service and read their results"),
-    "scaling admin": ("cs336_scaling.service_cli:admin", "seed learners, make keys, export grades, queue again"),
+    "scaling serve": ("cs336_scaling.service.cli:serve", "the training service of assignment 3, all editions"),
+    "scaling client": ("cs336_scaling.service.cli:client", "submit runs to a training service and read their results"),
+    "scaling admin": ("cs336_scaling.service.cli:admin", "seed learners, make keys, export grades, queue again"),
     "model export": ("cs336_basics.huggingface.cli:model_export", "write a model as a Hugging Face folder"),
 }
 GROUPS = sorted({" ".join(name.split()[:n]) for name in COMMANDS for n in range(1, len(name.split()))})

@@ -1,6 +1,6 @@
 """What an instructor does: seed learners, make keys, export grades, queue failed experiments again.
 
-Read next: `service_cli.py`.
+Read next: `service/cli.py`.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 
 A submission carries a random Idempotency-Key and is repeated when the connection breaks, so a lost answer neither loses
 the experiment nor reads as a duplicate. HTTP errors are RuntimeErrors with the service's own words. Read next:
-`service_cli.py`.
+`service/cli.py`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The base of every message of the training service: frozen, and refusing fields it does not know.
 
-It stands alone so that `schemas` and `training` can both import it without a circle. Read next: `schemas/experiment.py`.
+It stands alone so that `schemas` and `training` both import it without a circle. Read next: `schemas/experiment.py`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The database: engine, sessions, schema, and transactions that write.
 
-SQLite's default is to begin a transaction as a reader, who may be refused when he wants to write; two learners' checks
-could then pass on the same old balance. So transactions are begun by us, those that write with BEGIN IMMEDIATE, one at a
-time per process. On PostgreSQL a writer locks the row of its learner (`../budget.py`). Read next: `tables.py`.
+SQLite's default is to begin a transaction as a reader, who may be refused when he wants to write; two checks could then
+pass on the same old balance. So transactions are begun by us, those that write with BEGIN IMMEDIATE, one at a time per
+process. On PostgreSQL a writer locks the row of its learner (`../budget.py`). Read next: `tables.py`.
 """
 
 from __future__ import annotations

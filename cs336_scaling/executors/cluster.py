@@ -1,6 +1,6 @@
 """Real runs beyond one machine: a Ray cluster, or Slurm through submitit.
 
-Both call `training.job.run_job_file` on a machine that shares the file system and can reach the service at API_BASE_URL.
+Both call `training.job.run_job_file` on a machine that shares the file system and reaches the service at API_BASE_URL.
 The queue in the service stays the only source of truth: neither is allowed to retry by itself, for a run that was lost
 is queued again here, under a new run_id. Both packages are imported when an executor is made. Read next: `local.py`.
 """

@@ -1,8 +1,8 @@
 """The dashboard: one page without outside parts, that asks for its data every second.
 
-Anybody sees how long the queue is; the curves of a learner's own experiments need the learner's key, typed into the page or
-given behind the # of its address (which browsers do not send). Others' losses are not shown: they would be free
-queries. Read next: `dashboard.html`.
+Anybody sees how long the queue is; the curves of a learner's own experiments need the learner's key, typed into the
+page or given behind the # of its address (which browsers do not send). Others' losses are not shown: they would be
+free queries. Read next: `dashboard.html`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What workers call: events and results of their runs. Not in the public schema; the header X-Internal-Key names a worker.
+"""What workers call: events and results of their runs. Not in the public schema; X-Internal-Key names a worker.
 
 204 for everything that was understood; X-Run-Lost: true tells a worker that its run was given up, so that it stops.
 Read next: `../scheduler/queue.py`.

@@ -1,8 +1,8 @@
 """The loop that moves the queue: give up lost runs, claim what has its turn, hand it to the executor.
 
-Several processes may run it on one database. A claim is committed before the run is started, so a service killed between
-the two leaves a run that never beats; its lease ends and it is queued again. A database that goes away stops nothing:
-the loop waits and tries again. Read next: `../executors/protocol.py`.
+Several processes may run it on one database. A claim is committed before the run is started, so a service killed
+between the two leaves a run that never beats; its lease ends and it is queued again. A database that goes away stops
+nothing: the loop waits and tries again. Read next: `../executors/protocol.py`.
 """
 
 from __future__ import annotations

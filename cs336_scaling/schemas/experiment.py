@@ -4,8 +4,8 @@
                           |
                           +--------------> failed(timeout | unexpected)
 
-The functions at the end are the only legal moves (besides the queue's own step back from a lost run). Times are those of
-the service's clock, in UTC; a worker's clock is never trusted. Read next: `events.py`, `../scheduler/queue.py`.
+The functions at the end are the only legal moves (besides the queue's own step back from a lost run). Times are those
+of the service's clock, in UTC; a worker's clock is never trusted. Read next: `events.py`, `../scheduler/queue.py`.
 """
 
 from __future__ import annotations
