@@ -5,12 +5,9 @@ Read next: `../app.py`.
 
 from __future__ import annotations
 
+from fastapi import HTTPException
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-
-class TooLong(Exception):
-    """The body passed the limit while it was read."""
 
 
 class BodyLimit:
@@ -26,7 +23,7 @@ class BodyLimit:
             return
         announced = dict(scope["headers"]).get(b"content-length", b"0")
         if announced.isdigit() and int(announced) > self.max_bytes:
-            await self._refusal()(scope, receive, send)
+            await JSONResponse({"detail": self._text()}, status_code=413)(scope, receive, send)
             return
         seen = 0
 
@@ -35,13 +32,10 @@ class BodyLimit:
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > self.max_bytes:
-                raise TooLong
+                raise HTTPException(413, self._text())  # the application lets these pass while it reads a body
             return message
 
-        try:
-            await self.app(scope, counted, send)
-        except TooLong:  # nothing has been sent yet: a body is read before its handler runs
-            await self._refusal()(scope, receive, send)
+        await self.app(scope, counted, send)
 
-    def _refusal(self) -> JSONResponse:
-        return JSONResponse({"detail": f"the body must be at most {self.max_bytes} bytes"}, status_code=413)
+    def _text(self) -> str:
+        return f"the body must be at most {self.max_bytes} bytes"

@@ -4,8 +4,8 @@
 
 Set up as the handout of 2025 says: LayerNorm, GELU feed-forward of 4 d_model, learned positions, AdamW with weight
 decay 0.01, clipping at 1, a cosine to a tenth over all steps without warm-up, dropout 0.1. A run that diverges answers
-with the loss of guessing, which is finite and high. FOLDER/request.json says what to train; answer.json is written last.
-Read next: `../executors/local.py`.
+with the loss of guessing, which is finite and high. FOLDER/request.json says what to train; answer.json is written
+last. Read next: `../executors/local.py`.
 """
 
 from __future__ import annotations
