@@ -25,7 +25,6 @@ from pathlib import Path
 
 from cs336_basics.runs.atomic import write_json
 from cs336_basics.runs.provenance import describe_environment
-
 from cs336_scaling.admin import give_new_key
 from cs336_scaling.db.engine import migrate, open_engine, sessionmaker
 from cs336_scaling.training.run import default_training_config
@@ -41,7 +40,9 @@ def call(connection: http.client.HTTPConnection, method: str, path: str, key: st
     return answer.status
 
 
-def load(port: int, work: Callable[[int], Call], *, seconds: float | None, total: int | None = None) -> tuple[float, Counter[int]]:
+def load(
+    port: int, work: Callable[[int], Call], *, seconds: float | None, total: int | None = None
+) -> tuple[float, Counter[int]]:
     """Run calls in threads for `seconds` or until `total` are done; returns calls per second and statuses."""
     statuses: Counter[int] = Counter()
     lock, numbers = threading.Lock(), iter(range(10**9))

@@ -21,7 +21,6 @@ import numpy as np
 import numpy.typing as npt
 
 from cs336_scaling.executors.protocol import LossAnswer, LossRequest
-from cs336_scaling.loss_rules import NUMBERS
 
 SHIPPED = Path(__file__).parents[1] / "bank.jsonl"
 RIDGE = 1e-4
@@ -87,8 +86,10 @@ class BankSource:
         return np.hstack([np.ones((len(x), 1)), x, x[:, first] * x[:, second]])
 
 
-def open_bank(path: str | os.PathLike[str] | None = None) -> BankSource:
-    """The bank of a JSON-lines file, or the one that ships with the package.
+def open_bank(path: str | os.PathLike[str] | None = None, *, corpus: str = "stories") -> BankSource:
+    """The runs of one corpus in the JSON lines of `cs336 scaling sweep`, or in the file that ships with the package.
+
+    Runs that diverged (loss null) are left out.
 
     Raises:
         FileNotFoundError: no such file.
@@ -100,18 +101,25 @@ def open_bank(path: str | os.PathLike[str] | None = None) -> BankSource:
     runs = []
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         try:
-            runs.append(_parse(json.loads(line)))
+            record = json.loads(line)
+            if record["corpus"] == corpus and record["loss"] is not None:
+                runs.append(_parse(record))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{file}, line {number}: not a run ({type(error).__name__}: {error})") from error
     return BankSource(runs)
 
 
-def _parse(row: dict[str, Any]) -> BankRun:
-    request = LossRequest(**{name: row[name] for name in NUMBERS}, seed=int(row.get("seed", 0)))
-    loss = float(row["loss"])
+def _parse(record: dict[str, Any]) -> BankRun:
+    model, training = record["model"], record["training"]
+    request = LossRequest(
+        d_model=model["d_model"], num_layers=model["num_layers"], num_heads=model["num_heads"],
+        batch_size=training["batch_size"], learning_rate=training["learning_rate"],
+        train_flops=round(record["budget"]), seed=training["seed"],
+    )  # fmt: skip
+    loss = float(record["loss"])
     if not np.isfinite(loss) or loss <= 0:
         raise ValueError(f"loss {loss}")
-    return BankRun(request, loss, float(row.get("seconds", 0.0)), bool(row.get("held_out", False)))
+    return BankRun(request, loss, float(record.get("seconds", 0.0)), record["held_out"])
 
 
 def _without_seed(request: LossRequest) -> LossRequest:

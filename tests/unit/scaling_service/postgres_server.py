@@ -65,7 +65,16 @@ class PostgresServer:
         raise RuntimeError("no PostgreSQL could be set up:\n" + "\n".join(failures))
 
     def start(self) -> None:
-        options = ["-c", "listen_addresses=", "-c", "fsync=off", "-c", "max_connections=300", "-c", "shared_buffers=32MB"]
+        options = [
+            "-c",
+            "listen_addresses=",
+            "-c",
+            "fsync=off",
+            "-c",
+            "max_connections=300",
+            "-c",
+            "shared_buffers=32MB",
+        ]
         with open(self.folder / "log.txt", "ab") as log:
             self._process = subprocess.Popen(
                 [self.programs / "postgres", "-D", self.folder / "data", "-k", self.folder, *options],

@@ -110,5 +110,7 @@ def test_two_dispatchers_never_claim_the_same_job(service):
     for seed in range(30):
         submit(service.sessions, service.settings, sunet_id="learner", config=config_of(10, seed=seed))
     service.configure(MAX_CONCURRENT_WORKERS=17)
-    claimed = [job for jobs in at_once(lambda _: claim(service.sessions, service.settings), list(range(8))) for job in jobs]
+    claimed = [
+        job for jobs in at_once(lambda _: claim(service.sessions, service.settings), list(range(8))) for job in jobs
+    ]
     assert len(claimed) == 17 == len({job.experiment_id for job in claimed})

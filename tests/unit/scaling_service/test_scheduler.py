@@ -112,7 +112,9 @@ def test_the_life_of_an_experiment(service):
     event = {"log_type": "validation_loss", "run_id": job.run_id, "val_losses": [5.0, 4.0]}
     answer = client.post("/internal/worker/1/event", headers=WORKER, json=event)
     assert answer.status_code == 204 and answer.content == b"" and "X-Run-Lost" not in answer.headers
-    stale = client.post("/internal/worker/1/event", headers=WORKER, json={**event, "run_id": "old", "val_losses": [1.0]})
+    stale = client.post(
+        "/internal/worker/1/event", headers=WORKER, json={**event, "run_id": "old", "val_losses": [1.0]}
+    )
     assert stale.status_code == 204 and stale.headers["X-Run-Lost"] == "true"
     assert client.get("/experiment/1", headers=headers).json()["status"]["val_losses"] == [5.0, 4.0]
     assert used(service, headers) == 30.0
@@ -133,7 +135,9 @@ def test_a_result_is_taken_once(service):
     assert client.post("/internal/worker/1/finish", headers=WORKER, json={**named, "run_id": "old"}).status_code == 204
     assert used(service, headers) == 30.0, "a result of another run is not used"
     for seconds in (5, 9):
-        answer = client.post("/internal/worker/1/finish", headers=WORKER, json={**named, "used_runtime_seconds": seconds})
+        answer = client.post(
+            "/internal/worker/1/finish", headers=WORKER, json={**named, "used_runtime_seconds": seconds}
+        )
         assert answer.status_code == 204
     assert used(service, headers) == 5.0
     unnamed = {key: value for key, value in named.items() if key != "run_id"}
@@ -205,7 +209,11 @@ class Clock:
 def loop(service):
     """(dispatcher, executor, clock) with leases of 100 s."""
     clock, executor = Clock(), Recorder()
-    return Dispatcher(service.sessions, executor, service.settings, watcher=LeaseWatcher(100, clock=clock)), executor, clock
+    return (
+        Dispatcher(service.sessions, executor, service.settings, watcher=LeaseWatcher(100, clock=clock)),
+        executor,
+        clock,
+    )
 
 
 def test_a_silent_run_is_queued_again_and_its_late_result_ignored(service, loop):
