@@ -1,4 +1,4 @@
-"""Speed and safety of the training service on SQLite: submissions and status reads per second, and 10,000 concurrent attempts.
+"""The training service on SQLite: submissions and status reads per second, and 10,000 attempts on one budget.
 
     python benchmarks/bench_service.py [--seconds 10] [--quick]
 

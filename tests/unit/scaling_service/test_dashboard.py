@@ -1,4 +1,4 @@
-"""The dashboard in a real Chromium: the curve of a running experiment appears, of the right shape, and asks nobody else."""
+"""The dashboard in a real Chromium: the curve of a running experiment appears, in the right shape."""
 
 from __future__ import annotations
 

@@ -61,9 +61,10 @@ def test_a_source_answers_the_queue(service):
     assert charged == math.ceil(1000 * max(1, status["used_runtime_seconds"])) / 1000
 
 
-def record(index: int, loss: float, request: LossRequest, **changes: object) -> dict:
+def record(index: int, loss: float | None, request: LossRequest, **changes: object) -> dict:
     return {
-        "id": f"{index:x}", "corpus": "stories", "role": "random", "held_out": False, "budget": float(request.train_flops),
+        "id": f"{index:x}", "corpus": "stories", "role": "random", "held_out": False,
+        "budget": float(request.train_flops),
         "model": {"d_model": request.d_model, "num_layers": request.num_layers, "num_heads": request.num_heads},
         "training": {
             "batch_size": request.batch_size, "learning_rate": request.learning_rate, "seed": request.seed

@@ -1,4 +1,4 @@
-"""The API of 2024 and 2025 on both databases: bodies, errors, charges. The source of losses is a formula of this file."""
+"""The API of 2024 and 2025 on both databases: bodies, errors, charges. Losses come from a formula of this file."""
 
 from __future__ import annotations
 
