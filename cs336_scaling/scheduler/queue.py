@@ -46,8 +46,11 @@ from cs336_scaling.schemas.experiment import (
 from cs336_scaling.training.training_config import TrainingConfig
 
 
-class UnknownExperiment(LookupError):
+class UnknownExperiment(ValueError):
     """No experiment has this number."""
+
+    def __init__(self, experiment_id: int) -> None:
+        super().__init__(f"no experiment has the number {experiment_id}")
 
 
 class NotRunning(ValueError):
