@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import socket
@@ -192,6 +193,7 @@ def test_the_old_api_really_trains(sqlite_service, tokens):
         LocalSource(sqlite_service.settings).answer(LossRequest(16, 1, 2, 8, 0.01, 100))
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # submitit leaves its logs open
 def test_slurm_jobs_are_watched(sqlite_service, tokens, monkeypatch):
     """submitit's own local mode stands in for Slurm."""
     pytest.importorskip("submitit")
@@ -209,3 +211,4 @@ def test_slurm_jobs_are_watched(sqlite_service, tokens, monkeypatch):
         executor.start(types.SimpleNamespace(experiment_id=number, run_id=f"r{number}", config=config_of(30)))
     assert executor.dead_runs() == [(2, "r2")] and executor.dead_runs() == []
     executor.close()
+    gc.collect()
