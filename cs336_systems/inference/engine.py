@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 from cs336_basics.compiled_decoding import why_not_compiled
 from cs336_basics.model import TransformerLM
-from cs336_systems.inference.completion import Completion, Event, RequestState, SampleState
+from cs336_systems.inference.completion import Completion, Event, FinishReason, RequestState, SampleState
 from cs336_systems.inference.fused_model import FusedRunner, Weights
 from cs336_systems.inference.model_runner import ModuleRunner, Row, Runner
 from cs336_systems.inference.quantization import quantize_linears
@@ -224,7 +224,8 @@ class Engine:
 
     def _take(self, sample: SampleState, token: int, logprob: float) -> Event:
         """Give a sample its next token and end it if that was the last."""
-        params, piece, reason = sample.request.params, "", None
+        params, piece = sample.request.params, ""
+        reason: FinishReason | None = None
         stopped = token in params.stop_ids
         kept = not stopped or params.include_stop
         if kept:
@@ -243,7 +244,7 @@ class Engine:
         number, shown = sample.request.number, (token, logprob) if kept else (None, None)
         return Event(number, sample.number, shown[0], shown[1], piece, reason)
 
-    def _end(self, sample: SampleState, reason: Any) -> str:
+    def _end(self, sample: SampleState, reason: FinishReason) -> str:
         """Free a sample's pages and record it; returns the text that had been held back."""
         rest = sample.text.finish() if sample.text else ""
         sample.pieces.append(rest)
