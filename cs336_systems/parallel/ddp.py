@@ -102,6 +102,23 @@ def fill_buckets(
     return [Bucket(bucket, owner(bucket[0])) for bucket in buckets]
 
 
+def forget_unused(parameters: list[Tensor], used: list[bool]) -> None:
+    """Give the parameters that no process has used their None back; `used` says which had a gradient here."""
+    if not parameters:
+        return
+    counts = torch.tensor(used, dtype=torch.int32, device=control_device())
+    dist.all_reduce(counts)
+    for p, count in zip(parameters, counts.tolist(), strict=True):
+        if not count:
+            p.grad = None
+
+
+def persistent_buffers(module: nn.Module) -> list[Tensor]:
+    """The buffers that are part of the module's state dict."""
+    kept = {id(value) for value in module.state_dict(keep_vars=True).values()}
+    return [b for b in module.buffers() if id(b) in kept]
+
+
 class DataParallel(nn.Module):
     """What the four have in common: call it as the module, then `finish_gradient_synchronization` after each backward.
 
@@ -121,8 +138,7 @@ class DataParallel(nn.Module):
         check_same_module(module)
         self.module = module
         broadcast_tensors([*module.parameters(), *module.buffers()])
-        persistent = {id(value) for value in module.state_dict(keep_vars=True).values()}
-        self._shared_buffers = [b for b in module.buffers() if id(b) in persistent]
+        self._shared_buffers = persistent_buffers(module)
         self._parameters_to_send = [p for p in module.parameters() if p.requires_grad]
         self._buckets = buckets(self._parameters_to_send)
         self._overlap, self._synchronize, self._launched = overlap, True, 0
@@ -167,7 +183,7 @@ class DataParallel(nn.Module):
     @torch.no_grad()
     def finish_gradient_synchronization(self) -> None:
         """Send what is left and wait for all; every gradient is then the mean over the processes."""
-        used = torch.tensor([p.grad is not None for p in self._parameters_to_send], dtype=torch.int32)
+        used = [p.grad is not None for p in self._parameters_to_send]
         for bucket in self._buckets[self._launched :]:
             bucket.launch()
             if not self._overlap:
@@ -175,18 +191,8 @@ class DataParallel(nn.Module):
         for bucket in self._buckets if self._overlap else []:
             bucket.wait()
         self._launched = 0
-        self._forget_unused(used)
+        forget_unused(self._parameters_to_send, used)
         broadcast_tensors(self._shared_buffers)
-
-    def _forget_unused(self, used: Tensor) -> None:
-        """Parameters that no process has used get their None back."""
-        if not self._parameters_to_send:
-            return
-        used = used.to(control_device())
-        dist.all_reduce(used)
-        for p, count in zip(self._parameters_to_send, used.tolist(), strict=True):
-            if not count:
-                p.grad = None
 
     @torch.no_grad()
     def start_batch(self) -> None:
