@@ -83,6 +83,9 @@ class FSDP(nn.Module):
                 if original not in by_original:
                     by_original[original] = ShardedWeight(original)
                 layer.weight = by_original[original].parameter
+        for name, p in self.module.named_parameters():
+            if p in by_original:
+                raise ValueError(f"{name} is also the weight of a layer to be sharded; name that layer in keep_whole")
         return {id(weight.parameter): weight for weight in by_original.values()}
 
     def forward(self, *inputs: Any, **kwargs: Any) -> Any:

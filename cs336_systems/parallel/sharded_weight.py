@@ -77,10 +77,11 @@ class ShardedWeight:
     def scatter_gradient(self, grad: Tensor) -> None:
         """Begin to give every process its rows of the mean of `grad` over the processes."""
         self.settle()
-        padded = grad.new_zeros((self.rows_per_process * self.world, *self.shape[1:]), dtype=self.parameter.dtype)
-        padded[: self.shape[0]] = grad
-        padded.div_(self.world)
-        self._scattering = (padded, *reduce_scatter_rows(padded, async_op=True))
+        mean = grad.to(self.parameter.dtype).div(self.world)
+        missing = self.rows_per_process * self.world - self.shape[0]
+        if missing:
+            mean = torch.cat((mean, mean.new_zeros((missing, *self.shape[1:]))))
+        self._scattering = (mean, *reduce_scatter_rows(mean, async_op=True))
 
     def settle(self) -> None:
         """Wait for the scatter under way and add what came to the shard's gradient."""
@@ -89,7 +90,7 @@ class ShardedWeight:
         _, rows, work = self._scattering
         work.wait()
         self._scattering = None
-        self.parameter.grad = rows if self.parameter.grad is None else self.parameter.grad + rows
+        self.parameter.grad = rows if self.parameter.grad is None else self.parameter.grad.add_(rows)
 
 
 class _Gather(torch.autograd.Function):
