@@ -10,6 +10,7 @@ Read next: `training.py`, `generation.py`, `evaluation.py`, `accounting.py`.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -17,7 +18,7 @@ import re
 import sys
 import tomllib
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -31,6 +32,8 @@ from cs336_basics.tokenization.text_stream import decode_stream
 if TYPE_CHECKING:
     from cs336_basics.model import TransformerLM
     from cs336_basics.tokenization.tokenizer import Tokenizer
+    from cs336_basics.training import Strategy
+    from cs336_basics.training_config import TrainConfig
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"
 ModelFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
@@ -38,25 +41,38 @@ File = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
 Switch = tyro.conf.FlagCreatePairsOff[bool]
 
 
-def train(argv: list[str]) -> None:
-    """`cs336 train`: the values of a TOML file become flags before the given ones, so that the latter override them."""
+OpenStrategy = Callable[["TrainConfig"], contextlib.AbstractContextManager["Strategy"]]
+
+
+def train(argv: list[str], *, strategies: Mapping[str, OpenStrategy] | None = None) -> None:
+    """`cs336 train`: the values of a TOML file become flags before the given ones, so that the latter override them.
+
+    `strategies` are what --strategy may name besides "single"; they come from the floor above.
+    """
+    from cs336_basics.training import SingleProcess
     from cs336_basics.training import train as run_training
     from cs336_basics.training_config import TrainConfig
 
-    arguments = _with_config_file(argv, TrainConfig)
+    openers: dict[str, OpenStrategy] = {"single": lambda config: contextlib.nullcontext(SingleProcess())}
+    openers |= strategies or {}
     o = tyro.cli(
-        _train_options(TrainConfig), args=arguments, prog="cs336 train", config=(tyro.conf.CascadeSubcommandArgs,)
-    )
-    summary = run_training(o.run, o.out)
-    print_result({**summary, "run": str(o.out)}, as_json=o.json)
+        _train_options(TrainConfig, tuple(openers)), args=_with_config_file(argv, TrainConfig), prog="cs336 train",
+        config=(tyro.conf.CascadeSubcommandArgs,),
+    )  # fmt: skip
+    with openers[o.strategy](o.run) as strategy:
+        summary = run_training(o.run, o.out, strategy=strategy)
+    if strategy.rank == 0:
+        print_result({**summary, "run": str(o.out)}, as_json=o.json)
 
 
-def _train_options(config: type) -> Any:
+def _train_options(config: type, strategies: tuple[str, ...]) -> Any:
     """The options of `cs336 train`; made at run time, because importing TrainConfig imports torch."""
     about = tyro.conf.arg
     fields: list[Any] = [
         ("out", Annotated[Path, about(help="directory of the run; an interrupted run there goes on")]),
         ("run", Annotated[config, about(name="")]),
+        ("strategy", Annotated[Literal[strategies], about(help="how to spread the work over processes that torchrun "
+                                                          "has started")], "single"),
         ("config", Annotated[str | None, about(help="TOML file with values for the flags below, or a shipped one: "
                                                + ", ".join(shipped_configs()))], None),
         ("json", Annotated[bool, about(help="print the summary as JSON"), tyro.conf.FlagCreatePairsOff], False),

@@ -166,19 +166,18 @@ def train(
         ValueError: the directory holds another run; tokens do not fit the model; the loss became nan or infinite.
         Interrupted: stopped by Ctrl-C or SIGTERM after saving.
     """
-    strategy = strategy or SingleProcess()
+    strategy, run = strategy or SingleProcess(), RunDirectory(directory)
     with contextlib.ExitStack() as stack:
 
-        def open_run() -> tuple[bool, Path]:
+        def open_for_writing() -> bool:  # rank 0 holds the lock; the others read
+            nonlocal run
             run = RunDirectory.create_or_resume(directory, config, kind="train", changeable=("device",))
             stack.enter_context(run)
-            opened.append(run)
-            return run.is_complete, run.path
+            return run.is_complete
 
-        opened: list[RunDirectory] = []  # rank 0 holds the lock and writes
-        complete, path = strategy.on_main(open_run)
-        run = opened[0] if opened else RunDirectory(path)
-        return run.summary() if complete else _Trainer(config, run, strategy).run_to_end(progress)
+        if strategy.on_main(open_for_writing):
+            return run.summary()
+        return _Trainer(config, run, strategy).run_to_end(progress)
 
 
 class _Trainer:

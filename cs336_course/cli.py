@@ -39,7 +39,7 @@ COMMANDS = {
         "cs336_basics.tokenization.cli:report",
         "compare tokenizers by text and language, and measure one",
     ),
-    "train": ("cs336_basics.cli:train", "train a language model, or go on with an interrupted run"),
+    "train": ("cs336_systems.parallel.cli:train", "train a language model, or go on with an interrupted run"),
     "generate": ("cs336_basics.cli:generate", "let a trained model write"),
     "evaluate": ("cs336_basics.cli:evaluate", "loss, perplexity and bits per byte of a trained model"),
     "basics objectives": (

@@ -32,20 +32,20 @@ class ShardedOptimizer(torch.optim.Optimizer):
     Args:
         params: all parameters or groups, in the same order on every process; gradients must be the same everywhere
             (or at least right at the owner) when `step` is called.
-        optimizer_cls: an optimizer that updates each parameter by itself.
+        optimizer_cls: the class of an optimizer that updates each parameter by itself, or a function that makes one.
 
     Raises:
         RuntimeError: there is no process group.
         ValueError: the optimizer is LBFGS, whose step is not one parameter's.
     """
 
-    def __init__(self, params: Iterable[Any], optimizer_cls: type[torch.optim.Optimizer], **kwargs: Any):
+    def __init__(self, params: Iterable[Any], optimizer_cls: Callable[..., torch.optim.Optimizer], **kwargs: Any):
         require_group()
-        if issubclass(optimizer_cls, torch.optim.LBFGS):
-            raise ValueError("LBFGS looks at all parameters at once and cannot be sharded; use another optimizer")
         self.rank, self.owners = dist.get_rank(), dict[Tensor, int]()
         self._loads = [0] * dist.get_world_size()
         self.inner = optimizer_cls(params, **kwargs)  # has all parameters until `_keep_own` takes the others' away
+        if isinstance(self.inner, torch.optim.LBFGS):
+            raise ValueError("LBFGS looks at all parameters at once and cannot be sharded; use another optimizer")
         whole = [{**group, "params": list(group["params"])} for group in self.inner.param_groups]
         self._building = True
         super().__init__(whole, self.inner.defaults)

@@ -164,9 +164,8 @@ class ZeRO2Strategy(ZeRO1Strategy):
 
 
 def _sharded(optimizer: torch.optim.Optimizer) -> ShardedOptimizer:
-    """The same optimizer, sharded; groups carry all hyperparameters."""
-    groups = [dict(group) for group in optimizer.param_groups]
-    return ShardedOptimizer(groups, type(optimizer))
+    """An optimizer that has made no step yet, sharded."""
+    return ShardedOptimizer(optimizer.param_groups, lambda groups: optimizer)
 
 
 class FSDPStrategy(DDPStrategy):
@@ -190,27 +189,27 @@ class FSDPStrategy(DDPStrategy):
 
     def weights(self, module: Any) -> dict[str, Tensor]:
         """Gathered one by one; rank 0 keeps them."""
-        return self._whole(module, {k: (v, v.detach()) for k, v in module.module.state_dict(keep_vars=True).items()})
+        whole = self._gather_on_main(module)
+        return {name: whole(p, p.detach()) for name, p in module.module.state_dict(keep_vars=True).items()}
 
-    def _whole(self, module: FSDP, pairs: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
-        """For name -> (parameter, rows): the whole tensors on the CPU of rank 0, nothing elsewhere."""
-        found = {}
-        for name, (parameter, rows) in pairs.items():
+    def _gather_on_main(self, module: FSDP) -> Callable[[Tensor, Tensor], Tensor]:
+        """(parameter, rows) -> the whole tensor on the CPU of rank 0, and on the others nothing that takes memory."""
+
+        def gathered(parameter: Tensor, rows: Tensor) -> Tensor:
             whole = module.whole(parameter, rows)
-            if self.rank == 0:
-                found[name] = whole.cpu()
-        return found
+            return whole.cpu() if self.rank == 0 else whole.new_empty(0)
+
+        return gathered
 
     def optimizer_state(self, module: Any, optimizer: Any) -> dict[str, Any] | None:
         """Moments have the shape of their shard and are gathered; counters stay."""
-        state = optimizer.state_dict()
-        return {**state, "state": _map_moments(state["state"], optimizer, lambda p: p.shape, module.whole)}
+        state, gathered = optimizer.state_dict(), self._gather_on_main(module)
+        return {**state, "state": _map_moments(state["state"], optimizer, lambda p: p.shape, gathered)}
 
     def average_state(self, module: Any, state: dict[str, Any]) -> dict[str, Any]:
         """Averages are shaped as the parameters."""
-        parameters = dict(module.module.named_parameters())
-        pairs = {name: (parameters[name], average) for name, average in state["average"].items()}
-        return {**state, "average": self._whole(module, pairs)}
+        parameters, gathered = dict(module.module.named_parameters()), self._gather_on_main(module)
+        return {**state, "average": {name: gathered(parameters[name], a) for name, a in state["average"].items()}}
 
     def restore(self, state: dict[str, Any], module: Any, optimizer: Any) -> None:
         """Cut everything into rows."""
