@@ -22,6 +22,8 @@ import torch
 
 LIMIT_S = 120.0
 COLLECTIVE_LIMIT_S = 60.0
+PRELOADED = ["torch.distributed", "torch._dynamo", "tests.conftest", "tests.adapters", "cs336_basics.training"]
+"""what the server imports once; torch's optimizers import torch._dynamo, seconds of work, when first used"""
 
 
 def run_processes(work: Callable[..., Any], world_size: int, *arguments: Any, limit_s: float = LIMIT_S) -> list[Any]:
@@ -31,7 +33,7 @@ def run_processes(work: Callable[..., Any], world_size: int, *arguments: Any, li
         RuntimeError: a worker failed, with its traceback; TimeoutError: the group did not finish.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "torch.distributed", "tests.adapters", "cs336_basics.training"])
+    context.set_forkserver_preload(PRELOADED)
     with tempfile.TemporaryDirectory() as folder:
         receivers, workers = [], []
         for rank in range(world_size):
