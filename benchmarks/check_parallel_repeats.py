@@ -1,0 +1,54 @@
+"""Run the suites of parallel training again and again: a race or a hang shows in some runs only.
+
+    python benchmarks/check_parallel_repeats.py [--repeats 20] [-- pytest arguments]
+
+Every run is a fresh pytest with a time limit of its own; a run that fails or does not end counts and its output is kept
+beside the result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from cs336_basics.runs.atomic import write_json
+from cs336_basics.runs.provenance import describe_environment
+
+ROOT = Path(__file__).parent.parent
+RESULT = ROOT / "benchmarks" / "results" / "parallel_repeats.json"
+SUITES = ("test_ddp", "test_ddp_individual_parameters", "test_ddp_bucketed", "test_sharded_optimizer", "test_fsdp")
+LIMIT_S = 1200.0
+
+
+def main() -> None:
+    """Repeat and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("rest", nargs="*", help="more arguments of pytest")
+    arguments = parser.parse_args()
+    command = [sys.executable, "-m", "pytest", "-q", *(f"tests/{name}.py" for name in SUITES), *arguments.rest]
+    failed, hung, seconds = 0, 0, []
+    for repeat in range(arguments.repeats):
+        start = time.monotonic()
+        try:
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S)
+            failed += done.returncode != 0
+            last = done.stdout.strip().splitlines()[-1]
+            if done.returncode:
+                print(done.stdout[-5000:], file=sys.stderr)
+        except subprocess.TimeoutExpired:
+            hung, last = hung + 1, "did not end"
+        seconds.append(round(time.monotonic() - start, 1))
+        print(f"{repeat + 1}/{arguments.repeats}: {last}", flush=True)
+    result = {"repeats": arguments.repeats, "failed": failed, "hung": hung, "seconds": seconds}
+    result |= {"suites": SUITES, "measured": datetime.date.today().isoformat(), "environment": describe_environment()}
+    write_json(RESULT, result)
+    sys.exit(bool(failed or hung))
+
+
+if __name__ == "__main__":
+    main()
