@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import statistics
+import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -29,13 +30,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from cs336_basics.layers import Linear
-from cs336_basics.runs.atomic import write_json
-from cs336_basics.runs.provenance import describe_environment
-from cs336_systems.parallel.ddp import DataParallel, fill_buckets
-from tests.processes import run_processes
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
 
-RESULT = Path(__file__).parent / "results" / "ddp_overlap.json"
+from cs336_basics.layers import Linear  # noqa: E402
+from cs336_basics.runs.atomic import write_json  # noqa: E402
+from cs336_basics.runs.provenance import describe_environment  # noqa: E402
+from cs336_systems.parallel.ddp import DataParallel, fill_buckets  # noqa: E402
+from tests.processes import run_processes  # noqa: E402
+
+RESULT = ROOT / "benchmarks" / "results" / "ddp_overlap.json"
 WIDTH, LAYERS, ROWS, BUCKET_MB = 512, 12, 512, 1.5
 
 

@@ -15,10 +15,12 @@ import sys
 import time
 from pathlib import Path
 
-from cs336_basics.runs.atomic import write_json
-from cs336_basics.runs.provenance import describe_environment
-
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from cs336_basics.runs.atomic import write_json  # noqa: E402
+from cs336_basics.runs.provenance import describe_environment  # noqa: E402
+
 RESULT = ROOT / "benchmarks" / "results" / "parallel_repeats.json"
 SUITES = ("test_ddp", "test_ddp_individual_parameters", "test_ddp_bucketed", "test_sharded_optimizer", "test_fsdp")
 LIMIT_S = 1200.0

@@ -74,7 +74,9 @@ def wrapped(adapters: Any, kind: str, module: nn.Module, bucket_size_mb: float |
     return {"ddp": adapters.get_ddp, "individual": adapters.get_ddp_individual_parameters}[kind](module)
 
 
-def train(rank: int, world_size: int, adapters_name: str, kind: str, model: str, bucket: float | None) -> dict[str, Any]:
+def train(
+    rank: int, world_size: int, adapters_name: str, kind: str, model: str, bucket: float | None
+) -> dict[str, Any]:
     """One process's run; what it held at the start, after wrapping and after each step."""
     adapters = load_adapters(adapters_name)
     torch.manual_seed(rank)

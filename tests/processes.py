@@ -22,7 +22,14 @@ import torch
 
 LIMIT_S = 240.0
 COLLECTIVE_LIMIT_S = 120.0
-PRELOADED = ["torch.distributed", "torch._dynamo", "tests.conftest", "tests.adapters", "cs336_basics.training", "rich.progress"]
+PRELOADED = [
+    "torch.distributed",
+    "torch._dynamo",
+    "tests.conftest",
+    "tests.adapters",
+    "cs336_basics.training",
+    "rich.progress",
+]
 """what the server imports once; torch's optimizers import torch._dynamo, seconds of work, when first used"""
 
 

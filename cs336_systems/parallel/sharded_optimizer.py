@@ -135,7 +135,9 @@ class ShardedOptimizer(torch.optim.Optimizer):
         Raises:
             ValueError: the state has other groups or numbers of parameters.
         """
-        sizes = [[len(group["params"]) for group in groups] for groups in (state_dict["param_groups"], self.param_groups)]
+        sizes = [
+            [len(group["params"]) for group in groups] for groups in (state_dict["param_groups"], self.param_groups)
+        ]
         if sizes[0] != sizes[1]:
             raise ValueError(f"the state has parameter groups of sizes {sizes[0]}, this optimizer {sizes[1]}")
         places, state, groups, own = self._places(), {}, [], 0

@@ -36,7 +36,12 @@ from cs336_basics.training import Result, Strategy
 from cs336_systems.parallel.ddp import DDPBucketed
 from cs336_systems.parallel.fsdp import FSDP
 from cs336_systems.parallel.gradient_sharding import GradientShardedDDP
-from cs336_systems.parallel.process_group import COLLECTIVE_TIMEOUT_S, clip_sharded_gradients, control_device, joined_group
+from cs336_systems.parallel.process_group import (
+    COLLECTIVE_TIMEOUT_S,
+    clip_sharded_gradients,
+    control_device,
+    joined_group,
+)
 from cs336_systems.parallel.sharded_optimizer import ShardedOptimizer
 
 MakeOptimizer = Callable[[Any], torch.optim.Optimizer]
@@ -121,7 +126,10 @@ class DDPStrategy:
         self.restore(state, module, optimizer)
         own = (state.get("ranks") or [state])[self.rank :][:1]
         if own:
-            return {**state, **{key: own[0][key] for key in own[0] if key not in ("model", "optimizer", "ema", "ranks")}}
+            return {
+                **state,
+                **{key: own[0][key] for key in own[0] if key not in ("model", "optimizer", "ema", "ranks")},
+            }
         return _state_of_new_rank(state, self.rank)
 
     def restore(self, state: dict[str, Any], module: Any, optimizer: Any) -> None:
@@ -252,9 +260,7 @@ STRATEGIES: dict[str, type[DDPStrategy]] = {
 
 
 @contextlib.contextmanager
-def joined_strategy(
-    name: str, *, device: torch.device, timeout_s: float = COLLECTIVE_TIMEOUT_S
-) -> Iterator[Strategy]:
+def joined_strategy(name: str, *, device: torch.device, timeout_s: float = COLLECTIVE_TIMEOUT_S) -> Iterator[Strategy]:
     """Join the group that torchrun has started and give the strategy `name` (see STRATEGIES) for `train`.
 
     Raises:

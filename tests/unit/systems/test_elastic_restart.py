@@ -29,7 +29,16 @@ def start(folder: Path, out: Path) -> subprocess.Popen[str]:
     config = tiny_config(folder)
     (folder / "worker.py").write_text(WORKER)
     command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "2"),
+        *(
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            "2",
+            "--max-restarts",
+            "2",
+        ),
         *("--monitor-interval", "0.1", str(folder / "worker.py"), str(out.parent), "train", "--strategy", "zero1"),
         *("--out", str(out), "--device", "cpu", "--num-steps", "60", "--checkpoint-every", "2", "--eval-every", "60"),
         *("--log-every", "1", "--batch-size", "4", "--optimizer.warmup-steps", "5", "--keep-checkpoints", "2"),
@@ -64,7 +73,9 @@ def test_a_killed_worker_is_replaced_and_nothing_is_lost(tmp_path):
     run, step = tmp_path / "killed" / "run", random.Random(5).randrange(5, 25)
     agent, end = start(tmp_path, run), time.monotonic() + LIMIT_S
     log = run / "log.jsonl"
-    while agent.poll() is None and time.monotonic() < end and not (log.exists() and f'"step": {step},' in log.read_text()):
+    while (
+        agent.poll() is None and time.monotonic() < end and not (log.exists() and f'"step": {step},' in log.read_text())
+    ):
         time.sleep(0.005)
     assert agent.poll() is None, finish(agent)
     os.kill(int((tmp_path / "killed" / "pid.1.0").read_text()), signal.SIGKILL)

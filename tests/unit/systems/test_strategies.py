@@ -23,7 +23,13 @@ NAMES = ("ddp", "zero1", "zero2", "fsdp")
 def config_for(corpus: Path, optimizer: str = "adamw", **changes: Any) -> TrainConfig:
     """Six steps of a model without dropout whose 257 rows no even number divides; the norm is clipped each time."""
     model = ModelConfig(vocab_size=257, context_length=16, d_model=16, num_layers=2, num_heads=2, d_ff=24)
-    options: dict[str, Any] = {"model": model, "num_steps": 6, "checkpoint_every": 3, "eval_every": 6, "sample_tokens": 3}
+    options: dict[str, Any] = {
+        "model": model,
+        "num_steps": 6,
+        "checkpoint_every": 3,
+        "eval_every": 6,
+        "sample_tokens": 3,
+    }
     settings = OptimizerConfig(name=optimizer, max_learning_rate=0.01, warmup_steps=1, max_grad_norm=0.5)
     return tiny_config(corpus, **(options | {"optimizer": settings, "ema_decay": 0.5} | changes))
 
