@@ -70,7 +70,7 @@ class Strategy(Protocol):
         ...
 
     def clip_gradient(self, module: nn.Module, max_norm: float) -> Tensor:
-        """Scale the gradients so that the norm of the whole gradient is at most `max_norm`; return it before scaling."""
+        """Scale the gradients so that their joint norm is at most `max_norm`; return the norm before scaling."""
         ...
 
     def mean(self, value: float) -> float:

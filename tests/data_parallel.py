@@ -1,7 +1,7 @@
 """What the three suites of data parallel training share: toy models, a training run per process, the comparison.
 
-Every process starts from other weights and trains on its part of a batch of 20; afterwards it must hold what one process
-holds that started from rank 0's weights and trained on whole batches.
+Every process starts from other weights and trains on its part of a batch of 20; afterwards it must hold what one
+process holds that started from rank 0's weights and trained on whole batches.
 """
 
 from __future__ import annotations

@@ -23,12 +23,8 @@ import torch
 LIMIT_S = 240.0
 COLLECTIVE_LIMIT_S = 120.0
 PRELOADED = [
-    "torch.distributed",
-    "torch._dynamo",
-    "tests.conftest",
-    "tests.adapters",
-    "cs336_basics.training",
-    "rich.progress",
+    *("torch.distributed", "torch._dynamo", "matplotlib.backends.backend_svg", "rich.progress"),
+    *("tests.conftest", "tests.adapters", "cs336_basics.training", "cs336_systems.parallel.strategies"),
 ]
 """what the server imports once; torch's optimizers import torch._dynamo, seconds of work, when first used"""
 

@@ -2,8 +2,8 @@
 
     torchrun --standalone --nproc-per-node 2 --max-restarts 3 -m cs336_course.cli train --strategy fsdp --out runs/a ...
 
-torchrun starts the processes, and when one dies ends the others and starts all anew, up to --max-restarts times; the run
-then goes on from its last checkpoint, as after any kill. GPUs use NCCL, CPUs gloo.
+torchrun starts the processes, and when one dies ends the others and starts all anew, up to --max-restarts times; the
+run then goes on from its last checkpoint, as after any kill. GPUs use NCCL, CPUs gloo.
 
 Read next: `strategies.py`, `cs336_basics/cli.py`.
 """

@@ -25,6 +25,7 @@ sparse gradients, double backward. Read next: `sharded_optimizer.py`.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -144,7 +145,7 @@ class DataParallel(nn.Module):
         self._overlap, self._synchronize, self._launched = overlap, True, 0
         bucket_of = {id(p): bucket for bucket in self._buckets for p in bucket.parameters}
         for p in self._parameters_to_send if overlap else []:
-            p.register_post_accumulate_grad_hook(lambda p, bucket=bucket_of[id(p)]: self._gradient_ready(p, bucket))
+            p.register_post_accumulate_grad_hook(functools.partial(self._gradient_ready, bucket_of[id(p)]))
 
     def forward(self, *inputs: Any, **kwargs: Any) -> Any:
         """The module's own."""
@@ -166,7 +167,7 @@ class DataParallel(nn.Module):
         finally:
             self._synchronize = before
 
-    def _gradient_ready(self, p: Tensor, bucket: Bucket) -> None:
+    def _gradient_ready(self, bucket: Bucket, p: Tensor) -> None:
         """Called by backward when the gradient of `p` is complete."""
         if not self._synchronize:
             return

@@ -19,8 +19,8 @@ rounds differently from the sum of two over halves. Where `torch.use_determinist
 All processes must run the same layers in the same order; a layer that only some of them run is an error after the
 group's time limit. A weight that is read other than through its module's forward must be named in `keep_whole`.
 
-Source: Rajbhandari et al. 2019 (ZeRO), P_os+g+p; Zhao et al. 2023 (PyTorch FSDP). Handout: fsdp. Left out: torch.compile,
-building a model that no process can hold whole. Read next: `fsdp_exact.py`, `strategies.py`.
+Source: Rajbhandari et al. 2019 (ZeRO), P_os+g+p; Zhao et al. 2023 (PyTorch FSDP). Handout: fsdp. Left out:
+torch.compile, building a model that no process can hold whole. Read next: `fsdp_exact.py`, `strategies.py`.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class FSDP(nn.Module):
         return {name: self.whole(p, p.detach()) for name, p in self.module.named_parameters()}
 
     def whole(self, parameter: Tensor, rows: Tensor) -> Tensor:
-        """All rows of a tensor that is sharded as `parameter` is, or `rows` itself where the parameter is replicated."""
+        """All rows of a tensor that is sharded as `parameter` is; `rows` itself where the parameter is replicated."""
         weight = self.weights.get(id(parameter))
         return rows if weight is None else weight.all_rows(rows)
 

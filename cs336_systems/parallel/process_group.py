@@ -4,8 +4,8 @@ A program is started once per process (by `torchrun`, which sets RANK, WORLD_SIZ
 meet in a group, after which all of them call the same collectives in the same order. gloo carries CPU tensors, NCCL
 those of GPUs. Every collective has a time limit: when a process dies, the others get an error and never hang.
 
-torch 2.13 renames `all_gather_into_tensor` and `reduce_scatter_tensor`; `all_gather_rows` and `reduce_scatter_rows` take
-whichever name this torch has. Sums are divided before they are added, as gloo lacks a mean in older versions.
+torch 2.13 renames `all_gather_into_tensor` and `reduce_scatter_tensor`; `all_gather_rows` and `reduce_scatter_rows`
+take whichever name this torch has. Sums are divided before they are added, as gloo lacks a mean in older versions.
 
 Handout: distributed_communication_single_node. Left out: the collectives' own algorithms. Read next: `ddp.py`.
 """
@@ -77,7 +77,8 @@ def check_same_module(module: nn.Module) -> None:
         kind = tensor.device.type
         if kind not in ("cpu", "cuda") or (kind == "cpu" and backend == "nccl"):
             raise ValueError(
-                f"{name} is on {tensor.device}, where {backend} cannot send it; move the module to this process's device"
+                f"{name} is on {tensor.device}, which {backend} cannot send from; move the module to this process's "
+                "device"
             )
     mine = [f"{name} {tuple(p.shape)} {p.dtype}{'' if p.requires_grad else ' frozen'}" for name, p in tensors]
     everyone: list[Any] = [None] * dist.get_world_size()
@@ -104,7 +105,7 @@ def broadcast_tensors(tensors: Iterable[Tensor], *, source: int = 0) -> None:
 
 
 def all_gather_rows(rows: Tensor, *, async_op: bool = False) -> tuple[Tensor, Any]:
-    """The equally many `rows` of all processes below each other, in rank order, and the handle to wait for (or None)."""
+    """The equally many `rows` of all processes below each other, in rank order, and the handle (or None)."""
     gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
     out = rows.new_empty((dist.get_world_size() * rows.shape[0], *rows.shape[1:]))
     return out, gather(out, rows.contiguous(), async_op=async_op)
