@@ -7,8 +7,8 @@
     fsdp     1/N of everything                               reduce-scatter               the plain one, on shards
 
 Checkpoints are written by rank 0 in the layout of one process, so each of these and `SingleProcess` reads them all.
-What differs between processes (random states, position in the data) is stored under "ranks". A run that goes on with another
-number of processes gives the old ones their states back and the new ones states drawn from rank 0's: it is a correct
+What differs between processes (random states, position in the data) is stored under "ranks". A run that goes on with
+another number of processes gives the old ones their states back and the new ones states drawn from rank 0's: a correct
 continuation, not the same batches.
 
 FSDP refuses optimizers that look at a matrix as a whole (Muon, SOAP, Adafactor): a process has only its rows.

@@ -12,6 +12,7 @@ import torch
 from cs336_basics.data import get_batch, open_tokens
 from cs336_basics.model import TransformerLM
 from cs336_basics.model_config import ModelConfig
+from cs336_basics.runs.config import config_from_dict
 from cs336_basics.training import train
 from cs336_basics.training_config import OptimizerConfig, TrainConfig
 from tests.processes import run_processes
@@ -34,20 +35,37 @@ def config_for(corpus: Path, optimizer: str = "adamw", **changes: Any) -> TrainC
     return tiny_config(corpus, **(options | {"optimizer": settings, "ema_decay": 0.5, "sample_tokens": 3} | changes))
 
 
-def trained(rank: int, name: str, config: TrainConfig, directory: Path) -> dict[str, Any]:
-    """One process of a run; single when `name` is."""
+Job = tuple[str, TrainConfig, Path]
+"""strategy, configuration, run directory"""
+
+
+def trained(rank: int, jobs: list[Job]) -> None:
+    """One process's part of several runs, without their plots, which cost more than the training."""
+    from cs336_basics import training
     from cs336_systems.parallel.strategies import STRATEGIES
 
-    return train(config, directory, strategy=STRATEGIES[name](), progress=False)
+    training._plot = lambda *arguments: False
+    for name, config, directory in jobs:
+        training.train(config, directory, strategy=STRATEGIES[name](), progress=False)
 
 
-def run(name: str, config: TrainConfig, directory: Path, world_size: int = 2) -> dict[str, torch.Tensor]:
-    """Train and return the final weights."""
-    if name == "single":
-        train(config, directory, progress=False)
-    else:
-        summaries = run_processes(trained, world_size, name, config, directory)
-        assert summaries[0]["steps"] == config.num_steps
+def run(jobs: list[Job], world_size: int = 2) -> list[dict[str, torch.Tensor]]:
+    """Train one after the other and return the final weights of each."""
+    run_processes(trained, world_size, jobs)
+    for _, config, directory in jobs:
+        assert json.loads((directory / "summary.json").read_text())["steps"] == config.num_steps
+    return [torch.load(directory / "model.pt", weights_only=True) for _, _, directory in jobs]
+
+
+@pytest.fixture(scope="module")
+def runs(corpus, tmp_path_factory) -> Path:
+    """A folder with one finished run per strategy."""
+    folder = tmp_path_factory.mktemp("runs")
+    run([(name, config_for(corpus), folder / name) for name in NAMES])
+    return folder
+
+
+def weights_of(directory: Path) -> dict[str, torch.Tensor]:
     return torch.load(directory / "model.pt", weights_only=True)
 
 
@@ -87,35 +105,29 @@ def oracle(config: TrainConfig, world_size: int) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_two_processes_train_as_one_on_all_batches(corpus, tmp_path, name):
-    config = config_for(corpus)
-    weights = run(name, config, tmp_path / name)
-    assert differences(weights, oracle(config, 2), atol=2e-5) == []
-    records = [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+def test_two_processes_train_as_one_on_all_batches(corpus, runs, name):
+    assert differences(weights_of(runs / name), oracle(config_for(corpus), 2), atol=2e-5) == []
+    records = [json.loads(line) for line in (runs / name / "log.jsonl").read_text().splitlines()]
     assert records[-1]["tokens"] == 6 * 4 * 2 * 16 * 2
     assert records[0]["grad_norm"] > 0.5, "clipping must have been at work"
 
 
-@pytest.mark.parametrize("name", ["ddp", "zero1", "zero2"])
-def test_whole_matrix_optimizers_train_as_with_ddp(corpus, tmp_path, name):
-    config = config_for(corpus, "muon", num_steps=3)
-    expected = run("ddp", config, tmp_path / "expected")
-    assert differences(run(name, config, tmp_path / name), expected, atol=1e-6) == []
-
-
-def test_schedule_free_shows_the_same_average_however_it_is_sharded(corpus, tmp_path):
-    config = config_for(corpus, "schedule_free", num_steps=3, ema_decay=0.0)
-    expected = run("ddp", config, tmp_path / "ddp")
-    for name in ("zero1", "fsdp"):
-        assert differences(run(name, config, tmp_path / name), expected, atol=1e-6) == []
+@pytest.mark.parametrize(
+    ("optimizer", "names"), [("muon", ("ddp", "zero1", "zero2")), ("schedule_free", ("ddp", "zero1", "fsdp"))]
+)
+def test_other_optimizers_train_sharded_as_with_ddp(corpus, tmp_path, optimizer, names):
+    config = config_for(corpus, optimizer, num_steps=3, ema_decay=0.0)
+    expected, *others = run([(name, config, tmp_path / name) for name in names])
+    for weights in others:
+        assert differences(weights, expected, atol=2e-5) == []
 
 
 def test_fsdp_refuses_optimizers_of_whole_matrices(corpus, tmp_path):
     with pytest.raises(RuntimeError, match="Muon looks at a matrix as a whole.*zero1 or zero2"):
-        run("fsdp", config_for(corpus, "muon"), tmp_path / "run")
+        run([("fsdp", config_for(corpus, "muon"), tmp_path / "run")])
 
 
-def halfway(directory: Path, source: Path) -> None:
+def halfway(directory: Path, source: Path) -> Path:
     """A run directory as it was when only the checkpoint of step 3 existed."""
     (directory / "checkpoints").mkdir(parents=True)
     for file in ("config.json", "manifest.json", "log.jsonl"):
@@ -124,17 +136,19 @@ def halfway(directory: Path, source: Path) -> None:
     (directory / "manifest.json").write_text(json.dumps(manifest))
     name = "checkpoints/step_00000003.pt"
     (directory / name).write_bytes((source / name).read_bytes())
+    return directory
 
 
-def test_checkpoints_load_into_every_layout(corpus, tmp_path):
-    """Two processes of any layout go on to the same end; one process reads the same weights and moments."""
-    config = config_for(corpus)
-    straight = {name: run(name, config, tmp_path / name) for name in NAMES}
-    for before, after in zip(NAMES, (*NAMES[1:], "ddp"), strict=True):
-        directory = tmp_path / f"{before} then {after}"
-        halfway(directory, tmp_path / before)
-        assert differences(run(after, config, directory), straight[before], atol=2e-5) == [], directory.name
-    stored = [torch.load(tmp_path / n / "checkpoints/step_00000003.pt", weights_only=True) for n in NAMES]
+def test_checkpoints_load_into_every_layout(corpus, runs, tmp_path):
+    """Two processes of any layout go on to the same end."""
+    config, pairs = config_for(corpus), list(zip(NAMES, (*NAMES[1:], "ddp"), strict=True))
+    jobs = [(after, config, halfway(tmp_path / f"{before} then {after}", runs / before)) for before, after in pairs]
+    for (before, _), weights in zip(pairs, run(jobs), strict=True):
+        assert differences(weights, weights_of(runs / before), atol=2e-5) == [], before
+
+
+def test_all_layouts_write_the_same_checkpoint(runs):
+    stored = [torch.load(runs / name / "checkpoints/step_00000003.pt", weights_only=True) for name in NAMES]
     for state in stored[1:]:
         assert state["optimizer"]["param_groups"] == stored[0]["optimizer"]["param_groups"]
         assert differences(state["model"], stored[0]["model"], atol=2e-5) == []
@@ -144,28 +158,34 @@ def test_checkpoints_load_into_every_layout(corpus, tmp_path):
                 torch.testing.assert_close(state["optimizer"]["state"][place][key], moments[key], rtol=1e-3, atol=1e-6)
 
 
-def test_one_process_and_several_exchange_checkpoints(corpus, tmp_path):
-    """Another number of processes draws other batches, so only the state at the moment of loading is compared."""
-    config = config_for(corpus)
-    run("single", config, tmp_path / "single")
-    run("fsdp", config, tmp_path / "fsdp")
-    for source, name, world_size in (("single", "fsdp", 2), ("fsdp", "single", 1), ("fsdp", "zero2", 3)):
-        directory = tmp_path / f"{source} then {name}"
-        halfway(directory, tmp_path / source)
-        run(name, config, directory, world_size)
-        kept = [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
-        original = [json.loads(line) for line in (tmp_path / source / "log.jsonl").read_text().splitlines()]
-        assert kept[0] == original[0], "the log up to the checkpoint is the first run's"
-        assert abs(kept[-1]["train_loss"] - original[-1]["train_loss"]) < 0.5
-
-
 @pytest.mark.parametrize(
-    "variant", [{"tie_embeddings": True}, {"moe": {"num_experts": 4}}, {"latent_attention": {}}, {"qk_norm": True}]
+    ("source", "name", "world_size"), [("single", "fsdp", 2), ("fsdp", "single", 1), ("fsdp", "zero2", 3)]
 )
-def test_variants_train_sharded_as_with_ddp(corpus, tmp_path, variant):
-    from cs336_basics.runs.config import config_from_dict
+def test_another_number_of_processes_goes_on_from_a_checkpoint(corpus, runs, tmp_path, source, name, world_size):
+    """It draws other batches from there on, so only the loss of the end is compared."""
+    config = config_for(corpus)
+    if source == "single":
+        train(config, tmp_path / "single", progress=False)
+    origin = (tmp_path if source == "single" else runs) / source
+    directory = halfway(tmp_path / f"{source} then {name}", origin)
+    if name == "single":
+        train(config, directory, progress=False)
+    else:
+        run([(name, config, directory)], world_size)
+    kept, original = (
+        [json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()] for path in (directory, origin)
+    )
+    assert kept[0] == original[0], "the log up to the checkpoint is the first run's"
+    assert abs(kept[-1]["train_loss"] - original[-1]["train_loss"]) < 0.5
 
+
+def test_variants_train_sharded_as_with_ddp(corpus, tmp_path):
+    """Tied tables, and layers whose weights are read by others than their own forward."""
     sizes = {"vocab_size": 257, "context_length": 16, "d_model": 16, "num_layers": 2, "num_heads": 2, "d_ff": 24}
-    config = config_for(corpus, model=config_from_dict(ModelConfig, {**sizes, **variant}), num_steps=3)
-    expected = run("ddp", config, tmp_path / "ddp")
-    assert differences(run("fsdp", config, tmp_path / "fsdp"), expected, atol=1e-4) == []
+    variants = [{"tie_embeddings": True}, {"moe": {"num_experts": 4, "bias_balancing": True}}, {"latent_attention": {}}]
+    models = [config_from_dict(ModelConfig, {**sizes, **variant}) for variant in variants]
+    configs = [config_for(corpus, model=model, num_steps=2, checkpoint_every=2) for model in models]
+    jobs = [(name, c, tmp_path / f"{name} {i}") for i, c in enumerate(configs) for name in ("ddp", "fsdp")]
+    weights = run(jobs)
+    for variant, expected, actual in zip(variants, weights[::2], weights[1::2], strict=True):
+        assert differences(actual, expected, atol=1e-4) == [], variant
