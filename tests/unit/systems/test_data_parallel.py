@@ -29,7 +29,7 @@ class Awkward(nn.Module):
         self.first = nn.Parameter(torch.randn(6, 4))
         self.sometimes = nn.Parameter(torch.randn(4))
         self.never = nn.Parameter(torch.randn(4))
-        self.double = nn.Parameter(torch.randn(4, dtype=torch.float64))
+        self.wide = nn.Parameter(torch.randn(4, dtype=torch.float64))
         self.strided = nn.Parameter(torch.randn(4, 6).T)
         self.frozen = nn.Parameter(torch.randn(4), requires_grad=False)
         self.register_buffer("count", torch.zeros(2))
@@ -38,7 +38,7 @@ class Awkward(nn.Module):
     def forward(self, x: Tensor, use: bool) -> Tensor:
         self.count += x.sum().detach()
         y = x @ self.first + x @ self.strided
-        return (y * self.sometimes if use else y) * self.double + self.frozen
+        return (y * self.sometimes if use else y) * self.wide + self.frozen
 
 
 def awkward_inputs(rank: int) -> list[Tensor]:

@@ -31,7 +31,10 @@ def config_for(corpus: Path, optimizer: str = "adamw", **changes: Any) -> TrainC
         "eval_every": 6,
         "sample_tokens": 3,
     }
-    settings = OptimizerConfig(name=optimizer, max_learning_rate=0.01, warmup_steps=1, max_grad_norm=0.5)
+    schedule = "constant" if optimizer == "schedule_free" else "cosine"
+    settings = OptimizerConfig(
+        name=optimizer, schedule=schedule, max_learning_rate=0.01, warmup_steps=1, max_grad_norm=0.5
+    )
     return tiny_config(corpus, **(options | {"optimizer": settings, "ema_decay": 0.5, "sample_tokens": 3} | changes))
 
 
