@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -103,7 +103,7 @@ def fill_buckets(
     return [Bucket(bucket, owner(bucket[0])) for bucket in buckets]
 
 
-def forget_unused(parameters: list[Tensor], used: list[bool]) -> None:
+def forget_unused(parameters: Sequence[Tensor], used: list[bool]) -> None:
     """Give the parameters that no process has used their None back; `used` says which had a gradient here."""
     if not parameters:
         return
@@ -133,7 +133,7 @@ class DataParallel(nn.Module):
         ValueError: the processes hold different modules, or tensors where the group cannot send them.
     """
 
-    def __init__(self, module: nn.Module, buckets: Callable[[list[Tensor]], list[Bucket]], *, overlap: bool):
+    def __init__(self, module: nn.Module, buckets: Callable[[Iterable[Tensor]], list[Bucket]], *, overlap: bool):
         super().__init__()
         require_group()
         check_same_module(module)

@@ -69,7 +69,7 @@ class FSDP(nn.Module):
         for layer in module.modules():
             weight = self.weights.get(id(getattr(layer, "weight", None)))
             if weight is not None or isinstance(layer, RMSNorm):
-                layer.forward = _forward_of(layer, weight, self)  # type: ignore[method-assign]
+                layer.forward = _forward_of(layer, weight, self)
         sharded = {id(weight.parameter) for weight in self.weights.values()}
         self.replicated = [p for p in module.parameters() if id(p) not in sharded]
         self._shared_buffers = persistent_buffers(module)
@@ -165,7 +165,8 @@ def _forward_of(layer: nn.Module, weight: ShardedWeight | None, fsdp: FSDP) -> C
     original = layer.forward
 
     def forward(*inputs: Any, **kwargs: Any) -> Any:
-        device = (layer.weight if weight is None else weight.parameter).device.type  # type: ignore[union-attr]
+        held: Any = layer.weight if weight is None else weight.parameter
+        device = held.device.type
         autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         exact = torch.are_deterministic_algorithms_enabled() and torch.is_grad_enabled()
         if exact and fsdp.compute_dtype is None and autocast is None:

@@ -75,7 +75,7 @@ class ShardedOptimizer(torch.optim.Optimizer):
                 self.inner.state.pop(p, None)
         group["params"] = [p for p in group["params"] if self.owners[p] == self.rank]
 
-    def step(self, closure: Callable[[], Any] | None = None, **kwargs: Any) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None, **kwargs: Any) -> Any:
         """Update the own parameters and receive the others'; return what the inner optimizer returns."""
         copy_hyperparameters(self.param_groups, self.inner.param_groups)
         result = self.inner.step(**kwargs) if closure is None else self.inner.step(closure, **kwargs)
