@@ -55,7 +55,7 @@ tour: $(VENV)/.installed  ## the whole course in miniature, trained for real on 
 
 test: export OMP_NUM_THREADS ?= 1
 test: $(VENV)/.dev  ## the whole CPU suite, with shape annotations checked
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --timeout 300 \
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --timeout 300 -n 2 --dist loadfile \
 	  --jaxtyping-packages=$(subst $(space),$(comma),$(TYPED:%=cs336_basics.%)),beartype.beartype $(ARGS)
 
 check: $(VENV)/.dev  ## lint, format, types, import floors: what has to pass before a pull request

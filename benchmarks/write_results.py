@@ -1,9 +1,9 @@
 """Write the README's table of measured results from the JSON files in benchmarks/results/.
 
-    python benchmarks/write_results.py [--tour runs/tour]
+    python benchmarks/write_results.py [--tour runs/tour] [--one-hour runs/stories]
 
-With --tour the headline numbers of a finished tour are first copied into results/tour.json, with the machine they were
-measured on. Nothing in the table is typed by hand.
+With --tour or --one-hour the headline numbers of a finished tour (of a run of configs/stories-one-hour.toml) are first
+copied into results/, with the machine they were measured on. Nothing in the table is typed by hand.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ def record_tour(directory: Path) -> None:
     results = json.loads((directory / "pretraining" / "results.json").read_text(encoding="utf-8"))
     after = results["cloze"]["after"]
     right, total = (sum(pair[i] for pair in after.values()) for i in (0, 1))
+    write_json(RESULTS / "tour.json", _facts(run) | {"cloze_right": right, "cloze_questions": total})
+
+
+def _facts(run: RunDirectory) -> dict[str, Any]:
+    """The headline numbers of a training run, and where they were measured."""
     kept = ("steps", "validation_loss", "entropy_floor", "above_floor", "tokens", "seconds", "parameters", "device")
-    facts: dict[str, Any] = {key: run.summary()[key] for key in kept}
     manifest = run.manifest()
     environment = {key: manifest[key] for key in manifest if key not in ("kind", "status", "resumed")}
-    write_json(
-        RESULTS / "tour.json",
-        facts | {"cloze_right": right, "cloze_questions": total, "measured": _today(), "environment": environment},
-    )
+    return {key: run.summary()[key] for key in kept} | {"measured": _today(), "environment": environment}
 
 
 def _today() -> str:
@@ -47,31 +48,99 @@ def _load(name: str) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
+def _tour(r: dict[str, Any]) -> str:
+    share = r["cloze_right"] / r["cloze_questions"]
+    return (
+        f"validation loss {r['validation_loss']:.3f} nats per token, {r['above_floor']:.1%} above the floor "
+        f"{r['entropy_floor']:.3f}; cloze accuracy {share:.0%} (chance 25%); {r['parameters']:,} parameters, "
+        f"{r['seconds']:.0f} s of training"
+    )
+
+
+def _one_hour(r: dict[str, Any]) -> str:
+    return (
+        f"{r['above_floor']:.1%} above the entropy floor {r['entropy_floor']:.3f} after {r['tokens'] / 1e6:.0f} M "
+        f"tokens in {r['seconds'] / 60:.0f} minutes on one core"
+    )
+
+
+def _training_step(r: dict[str, Any]) -> str:
+    ours, rival = r["rows"]["ours, blocked attention"], r["rows"]["transformers Llama, SDPA, torch AdamW"]
+    return (
+        f"{ours['speed_ratio_to_rival']:.2f}x the speed of transformers' Llama with SDPA and torch AdamW; "
+        f"{ours['share_of_matrix_product_rate']:.0%} of the matrix product rate (the rival "
+        f"{rival['share_of_matrix_product_rate']:.0%}), medians of {r['repeats']} alternating steps"
+    )
+
+
+def _resume(r: dict[str, Any]) -> str:
+    same = f"{r['identical_runs']} of {r['runs']} runs end bit for bit as undisturbed"
+    return f"{r['kills']} SIGKILLs at random moments: {same}"
+
+
+def _bpe_training(r: dict[str, Any]) -> str:
+    rust, hf = (r["rival_is_times_ours"][f"ours / {name}"]["wall_s"] for name in ("rustbpe", "HF tokenizers"))
+    peak = {name: f"{r['rows'][name]['peak_mb']:.0f} MB" for name in ("ours", "HF tokenizers")}
+    return (
+        f"{rust:.1f}x the speed of rustbpe, {hf:.1f}x Hugging Face tokenizers ({r['corpus']['bytes'] / 1e6:.0f} MB of "
+        f"real text, vocabulary {r['vocab_size']:,}, all cores, compiled code loaded); peak memory {peak['ours']}, "
+        f"Hugging Face {peak['HF tokenizers']}"
+    )
+
+
+def _bpe_encoding(r: dict[str, Any]) -> str:
+    faster = r["rival_is_times_ours"]
+    return (
+        f"{faster['tiktoken']:.1f}x tiktoken, {faster['HF tokenizers']:.1f}x Hugging Face tokenizers, one thread, cold "
+        f"cache, {r['mb_per_cpu_second']['ours']:.0f} MB/s; {r['tokens']:,} ids equal"
+    )
+
+
+def _generation(r: dict[str, Any]) -> str:
+    ratio = r["rows"]["ours"]["speed_ratio_to_transformers"]
+    return f"{ratio:.2f}x transformers' generate, batch 4, TinyStories shape, 2 threads, the same tokens"
+
+
+def _packing(r: dict[str, Any]) -> str:
+    waste, times = r["waste"]["lognormal"]["ours, buffer 1000"]["waste"], r["microseconds_per_placement"]
+    few, many = times[0], times[-1]
+    return (
+        f"best-fit cuts off {waste:.1%} at T = 2048 (nanochat published 34.6%; lengths drawn to match its floor); a "
+        f"placement takes {few['index_us']:.0f} us among {few['buffer']} documents, {many['index_us']:.0f} us among "
+        f"{many['buffer']:,}"
+    )
+
+
+def _chunked_loss(r: dict[str, Any]) -> str:
+    rows = r["rows"]
+    best = max((name for name in rows if "chunk" in name), key=lambda name: rows[name]["speed_ratio_to_torch"])
+    return (
+        f"{rows[best]['speed_ratio_to_torch']:.2f}x the speed of torch's linear and cross_entropy in "
+        f"{rows[best]['peak_mb']:.0f} MB instead of {rows['torch linear + cross_entropy']['peak_mb']:.0f} MB ({best})"
+    )
+
+
+TABLE = (  # what, result file, text, by which command
+    ("the default tour", "tour", _tour, "make tour"),
+    ("the one-hour run", "stories_one_hour", _one_hour, "configs/stories-one-hour.toml"),
+    ("training step, TinyStories shape, 2 threads", "training_step", _training_step, "bench_training_step.py"),
+    ("resume", "resume_after_kill", _resume, "bench_resume_after_kill.py"),
+    ("BPE training", "bpe_training", _bpe_training, "bench_bpe_training.py"),
+    ("BPE encoding", "bpe_encoding", _bpe_encoding, "bench_bpe_encoding.py"),
+    ("cached generation", "generation", _generation, "bench_generation.py"),
+    ("packing", "packing", _packing, "bench_packing.py"),
+    ("LM-head loss in chunks", "chunked_loss", _chunked_loss, "bench_chunked_loss.py"),
+)
+
+
 def rows() -> list[tuple[str, str, str, str]]:
     """(what, measured, how, when) for each result file that is there."""
     table = []
-    if tour := _load("tour.json"):
-        share = tour["cloze_right"] / tour["cloze_questions"]
-        text = (
-            f"validation loss {tour['validation_loss']:.3f} nats per token, {100 * tour['above_floor']:.1f} % above "
-            f"the entropy floor {tour['entropy_floor']:.3f}; cloze accuracy {100 * share:.0f} % (chance 25 %); "
-            f"{tour['parameters']:,} parameters, {tour['seconds']:.0f} s of training"
-        )
-        table.append(("the default tour", text, "`make tour`", tour["measured"]))
-    if step := _load("training_step.json"):
-        ours = step["rows"]["ours, blocked attention"]
-        rival = step["rows"]["transformers Llama, SDPA, torch AdamW"]
-        text = (
-            f"{ours['speed_ratio_to_rival']:.2f}x the speed of transformers' Llama with SDPA and torch AdamW; "
-            f"{100 * ours['share_of_matrix_product_rate']:.0f} % of the matrix product rate (the rival "
-            f"{100 * rival['share_of_matrix_product_rate']:.0f} %), medians of {step['repeats']} alternating steps"
-        )
-        when = step.get("measured", "")
-        table.append(("training step, TinyStories shape, 2 threads", text, "`benchmarks/bench_training_step.py`", when))
-    if kills := _load("resume_after_kill.json"):
-        same = f"{kills['identical_runs']} of {kills['runs']} runs end bit for bit as undisturbed"
-        text = f"{kills['kills']} SIGKILLs at random moments: {same}"
-        table.append(("resume", text, "`benchmarks/bench_resume_after_kill.py`", kills.get("measured", "")))
+    for what, name, text, command in TABLE:
+        result = _load(f"{name}.json")
+        if result is not None:
+            by = f"benchmarks/{command}" if command.endswith(".py") else command
+            table.append((what, text(result), f"`{by}`", result.get("measured", "")))
     return table
 
 
@@ -79,9 +148,12 @@ def main() -> None:
     """Replace the section between the marks in README.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tour", type=Path, help="directory of a finished tour to take up")
+    parser.add_argument("--one-hour", type=Path, help="directory of a finished run of configs/stories-one-hour.toml")
     arguments = parser.parse_args()
     if arguments.tour:
         record_tour(arguments.tour)
+    if arguments.one_hour:
+        write_json(RESULTS / "stories_one_hour.json", _facts(RunDirectory(arguments.one_hour)))
     lines = ["", "| what | measured | by | on |", "|---|---|---|---|"]
     lines += [f"| {' | '.join(row)} |" for row in rows()]
     text = README.read_text(encoding="utf-8")

@@ -4,7 +4,7 @@ Each parses its arguments, calls the library and prints; torch is imported insid
 raised; `cs336_course/cli.py` turns them into one line and an exit code. The verbs of corpora and tokenizers are in
 `corpora/cli.py` and `tokenization/cli.py`.
 
-Read next: `training.py`, `generation.py`, `evaluation.py`, `accounting.py`.
+Read next: `training.py`, `generation.py`, `evaluation.py`, `accounting.py`, `huggingface/cli.py`.
 """
 
 from __future__ import annotations
@@ -225,7 +225,8 @@ def load_tokenizer(model: Path, given: Path | None) -> Tokenizer:
 
     config = model / "config.json"
     name = json.loads(config.read_text(encoding="utf-8")).get("tokenizer") if config.is_file() else None
-    folder = given or (Path(name) if name else None)
+    own = model / "tokenizer"  # where `model import` puts it
+    folder = given or (Path(name) if name else own if own.is_dir() else None)
     if folder is None:
         raise ValueError(f"{model} does not say which tokenizer it was trained with; name it with --tokenizer FOLDER")
     if not (folder / "vocab.json").is_file():

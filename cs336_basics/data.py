@@ -15,7 +15,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -27,7 +28,11 @@ from jaxtyping import Int
 from torch import Tensor
 
 from cs336_basics.runs.atomic import atomic_write, write_json
+from cs336_basics.tokenization.compilation import MIN_COMPILED_BYTES, Engine
 from cs336_basics.tokenization.file_chunks import read_text
+from cs336_basics.tokenization.file_encoding import encode_in_parts
+from cs336_basics.tokenization.progress import Report, progress_bar
+from cs336_basics.tokenization.tokenizer import Tokenizer
 
 TOKEN_FORMAT = "cs336-tokens-1"
 END_OF_TEXT = "<|endoftext|>"
@@ -129,16 +134,29 @@ def write_tokens(
     Raises:
         ValueError: the vocabulary does not fit `dtype`, or an id is outside the vocabulary.
     """
+    stream = iter(ids)
+    blocks = (_checked_ids(block, vocab_size) for block in iter(lambda: list(islice(stream, 2**16)), []))
+    return _write_blocks(path, blocks, vocab_size, dtype, lambda: facts)
+
+
+def _write_blocks(
+    path: str | os.PathLike[str],
+    blocks: Iterable[npt.NDArray[Any]],
+    vocab_size: int,
+    dtype: str | None,
+    facts: Callable[[], dict[str, Any]],
+) -> dict[str, Any]:
+    """Write arrays of ids that are known to be in the vocabulary; `facts` is asked when all are written."""
     kind = smallest_dtype(vocab_size) if dtype is None else np.dtype(dtype).newbyteorder("<")
     if vocab_size - 1 > np.iinfo(kind).max:
         raise ValueError(
             f"a vocabulary of {vocab_size} ids does not fit {kind.name}, whose largest value is {np.iinfo(kind).max}; "
             "write dtype='uint32'"
         )
-    digest, count, stream = hashlib.sha256(), 0, iter(ids)
+    digest, count = hashlib.sha256(), 0
     with atomic_write(path) as file:
-        while block := list(islice(stream, 2**16)):
-            data = _checked_ids(block, vocab_size).astype(kind).tobytes()
+        for block in blocks:
+            data = block.astype(kind).tobytes()
             digest.update(data)
             file.write(data)
             count += len(block)
@@ -148,7 +166,7 @@ def write_tokens(
         os.fsync(file.fileno())  # a full disk shows here, while the former pair of files still stands
         manifest = {
             "format": TOKEN_FORMAT, "dtype": kind.name, "num_tokens": count, "vocab_size": vocab_size,
-            "sha256": digest.hexdigest(), **facts,
+            "sha256": digest.hexdigest(), **facts(),
         }  # fmt: skip
         write_json(_manifest_path(path), manifest)
     return manifest
@@ -165,29 +183,71 @@ def _checked_ids(block: list[int], vocab_size: int) -> npt.NDArray[Any]:
 
 
 def encode_file(
-    tokenizer: Encoder, text_path: str | os.PathLike[str], token_path: str | os.PathLike[str], **facts: Any
+    tokenizer: Encoder,
+    text_path: str | os.PathLike[str],
+    token_path: str | os.PathLike[str],
+    *,
+    engine: Engine = "auto",
+    num_threads: int | None = None,
+    progress: bool = False,
+    **facts: Any,
 ) -> dict[str, Any]:
-    """Encode a UTF-8 corpus (documents ended by <|endoftext|>) into a token file, streaming; return its manifest."""
-    if os.path.getsize(text_path) == 0:
+    """Encode a UTF-8 corpus (documents ended by <|endoftext|>) into a token file, streaming; return its manifest.
+
+    Args:
+        engine: "auto" encodes files of 16 MB and more in parts (see `tokenization/file_encoding.py`), by compiled code
+            where it can; "compiled" does so for any file, "plain" for none. The token file is the same.
+        num_threads: for parts; None takes one per CPU.
+        progress: show a progress bar on stderr.
+        facts: further entries of the manifest.
+
+    An interrupted run of parts leaves `<token_path>.parts`, and the same call continues it.
+    """
+    size = os.path.getsize(text_path)
+    if size == 0:
         raise ValueError(f"{os.fspath(text_path)} is empty; there is nothing to encode")
-    counts = {"documents": 0, "text_bytes": 0}
+    end, documents = tokenizer.special_id(END_OF_TEXT), 0
+    in_parts = engine == "compiled" or (engine == "auto" and size >= MIN_COMPILED_BYTES)
+    if engine == "compiled" and not isinstance(tokenizer, Tokenizer):
+        raise TypeError(f"engine='compiled' needs a Tokenizer of this library; got {type(tokenizer).__name__}")
+    parts = Path(f"{os.fspath(token_path)}.parts")
+
+    def blocks(report: Report) -> Iterator[npt.NDArray[Any]]:
+        nonlocal documents
+        if in_parts and isinstance(tokenizer, Tokenizer):
+            found = encode_in_parts(
+                tokenizer, text_path, parts, engine=engine, num_threads=num_threads, on_progress=report
+            )
+        else:
+            found = _encode_by_lines(tokenizer, text_path, size, report)
+        for block in found:
+            documents += int(np.count_nonzero(block == end))
+            yield block
+
+    def all_facts() -> dict[str, Any]:
+        return facts | {"documents": documents, "text_bytes": size - documents * len(END_OF_TEXT)}
+
+    with progress_bar("encoding", enabled=progress) as report:
+        manifest = _write_blocks(token_path, blocks(report), tokenizer.vocab_size, None, all_facts)
+    shutil.rmtree(parts, ignore_errors=True)
+    return manifest
+
+
+def _encode_by_lines(
+    tokenizer: Encoder, text_path: str | os.PathLike[str], size: int, report: Report
+) -> Iterator[npt.NDArray[Any]]:
+    """Ids of a file in blocks, in little memory."""
 
     def pieces() -> Iterator[str]:
+        done = 0
         for piece in read_text(text_path):
-            counts["text_bytes"] += len(piece.encode("utf-8"))
             yield piece
+            done += len(piece.encode("utf-8"))
+            report(done, size)
 
-    def ids() -> Iterator[int]:
-        end = tokenizer.special_id(END_OF_TEXT)
-        for token in tokenizer.encode_iterable(pieces()):
-            counts["documents"] += token == end
-            yield token
-
-    manifest = write_tokens(token_path, ids(), vocab_size=tokenizer.vocab_size, **facts)
-    counts["text_bytes"] -= counts["documents"] * len(END_OF_TEXT)
-    manifest |= counts
-    write_json(_manifest_path(token_path), manifest)
-    return manifest
+    stream = tokenizer.encode_iterable(pieces())
+    while block := list(islice(stream, 2**16)):
+        yield _checked_ids(block, tokenizer.vocab_size)
 
 
 def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -74,7 +74,11 @@ def _check(model: TransformerLM) -> None:
     """Refuse models whose forward pass is another than the one above."""
     config = model.config
     plain = all(type(layer.attn) is CausalMultiHeadSelfAttention for layer in model.layers)
-    if not plain or config.norm != "pre" or getattr(model, "stream", None) is not None:
-        raise ValueError(f"a mask of one's own needs plain attention and norm='pre'; got norm={config.norm!r}")
+    extras = model.stream is not None or config.logit_softcap is not None or config.embedding_norm
+    if not plain or config.norm != "pre" or extras:
+        raise ValueError(
+            "a mask of one's own needs a plain model (attention without variants, norm='pre', nothing on the "
+            f"embedding, the stream or the logits); got {config}"
+        )
     if model.training and (config.attn_pdrop or config.residual_pdrop):
         raise ValueError("a mask of one's own goes without dropout; set attn_pdrop and residual_pdrop to 0")

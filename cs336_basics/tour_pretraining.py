@@ -204,8 +204,10 @@ def _introduction(summary: dict[str, Any], config: dict[str, Any]) -> str:
     model = config["model"]
     return (
         f"A Transformer (num_layers {model['num_layers']}, d_model {model['d_model']}, num_heads {model['num_heads']}, "
-        f"vocabulary {model['vocab_size']}) read {summary['tokens']:,} tokens of stories in {summary['steps']:,} "
-        f"steps, which took {summary['seconds']:.0f} s on {summary['device']}."
+        f"vocabulary {model['vocab_size']}) with ALiBi for positions and a short convolution before each attention "
+        f"(Canon layer) read {summary['tokens']:,} tokens of stories in {summary['steps']:,} steps, which took "
+        f"{summary['seconds']:.0f} s on {summary['device']}. Both help it to bind a name to a place early; with rotary "
+        "positions alone this comes late (`cs336_basics/variants/`)."
     )
 
 

@@ -142,6 +142,17 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C or SIGTERM after which the run was saved; its text says where it stopped."""
 
 
+class Diverged(ValueError):
+    """The loss or its gradient became nan or infinite; `step` is the update in which it showed."""
+
+    def __init__(self, what: str, step: int, config: TrainConfig) -> None:
+        self.step = step
+        super().__init__(
+            f"the {what} at step {step}; lower optimizer.max_learning_rate "
+            f"(now {config.optimizer.max_learning_rate}) or lengthen the warm-up, and start in a new directory"
+        )
+
+
 def train(
     config: TrainConfig,
     directory: str | os.PathLike[str],
@@ -163,7 +174,8 @@ def train(
 
     Raises:
         AlreadyLockedError: another run is using the directory.
-        ValueError: the directory holds another run; tokens do not fit the model; the loss became nan or infinite.
+        ValueError: the directory holds another run; tokens do not fit the model.
+        Diverged: the loss became nan or infinite, a ValueError.
         Interrupted: stopped by Ctrl-C or SIGTERM after saving.
     """
     strategy, run = strategy or SingleProcess(), RunDirectory(directory)
@@ -210,8 +222,9 @@ class _Trainer:
         if strategy.rank:  # the weights are rank 0's; dropout differs
             torch.manual_seed(config.seed * 1_000_003 + strategy.rank)
         self.loss = TrainingLoss(
-            self.model, self.module, z_loss=config.z_loss, chunk_tokens=config.chunked_loss, compile=config.compile
-        )
+            self.model, self.module, z_loss=config.z_loss, chunk_tokens=config.chunked_loss, compile=config.compile,
+            end_of_text=self._end_of_text() if config.document_mask else None,
+        )  # fmt: skip
         self.ema: WeightAverage | None = None
         if config.ema_decay:
             self.ema = WeightAverage(self.model.named_parameters(), decay=config.ema_decay, start=config.ema_start)
@@ -316,10 +329,9 @@ class _Trainer:
             group["lr"] = learning_rate
         objective, cross_entropy = (self.strategy.mean(value) for value in total.tolist())
         if not math.isfinite(objective):
-            raise ValueError(
-                f"the training loss became {objective} at step {self.step + 1}; lower optimizer.max_learning_rate "
-                f"(now {config.optimizer.max_learning_rate}) or lengthen the warm-up, and start in a new directory"
-            )
+            raise Diverged(f"training loss became {objective}", self.step + 1, config)
+        if not math.isfinite(norm):
+            raise Diverged(f"gradient's norm became {float(norm)}", self.step + 1, config)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if config.model.moe is not None and config.model.moe.bias_balancing:
@@ -362,6 +374,8 @@ class _Trainer:
 
     def _validation_record(self, full: bool) -> dict[str, Any]:
         result = self.evaluate(full)
+        if not math.isfinite(result.perplexity):
+            raise Diverged(f"validation loss became {result.loss}", self.step, self.config)
         record = {"validation_loss": result.loss, "perplexity": result.perplexity}
         if result.bytes:
             record["bits_per_byte"] = result.bits_per_byte

@@ -129,6 +129,8 @@ class TrainConfig:
     windows: Literal["anywhere", "documents", "stream", "best-fit"] = "anywhere"
     """training windows: random, from any token on (anywhere) or from the start of a document on (documents); or in the
     order of the file, end to end (stream) or as whole documents packed into rows (best-fit)"""
+    document_mask: bool = False
+    """end attention and restart positions at documents' borders, so that packed documents do not see each other"""
     num_steps: int = 1000
     """optimizer updates"""
     batch_size: int = 32
@@ -194,9 +196,11 @@ class TrainConfig:
                 f"optimizer.warmup_steps={self.optimizer.warmup_steps} must be less than num_steps={self.num_steps}; "
                 "shorten the warm-up or train longer"
             )
-        by_documents = self.windows in ("documents", "best-fit") or self.eval_by == "documents"
+        by_documents = self.windows in ("documents", "best-fit") or self.eval_by == "documents" or self.document_mask
         if self.tokenizer is None and (self.sample_tokens or by_documents):
-            raise ValueError("samples, and windows or validation by documents, need the tokenizer; set its folder")
+            raise ValueError(
+                "samples, document_mask, and windows or validation by documents, need the tokenizer; set its folder"
+            )
 
     @property
     def tokens_per_step(self) -> int:

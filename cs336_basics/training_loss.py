@@ -13,6 +13,7 @@ into a `Loss`, and nothing else in the loop knows what they mean. Read next: `tr
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,7 +22,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cs336_basics.chunked_loss import chunked_cross_entropy
+from cs336_basics.masked_forward import masked_logits
+from cs336_basics.model import TransformerLM
 from cs336_basics.nn_utils import token_losses_and_normalizers, z_loss
+from cs336_basics.packing.document_mask import document_ids, document_mask, document_positions
 
 
 class Loss(NamedTuple):
@@ -40,9 +44,12 @@ class TrainingLoss:
         z_loss: coefficient of the mean squared logsumexp.
         chunk_tokens: tokens whose logits exist at one time; 0 for all.
         compile: use torch.compile.
+        end_of_text: id of the separator at whose borders attention ends, so that packed documents do not see each
+            other; None lets attention see the whole row.
 
     Raises:
-        ValueError: chunks are asked for, but the module offers no hidden states and head.
+        ValueError: chunks are asked for, but the module offers no hidden states and head; or attention is to end at
+            documents' borders, but the module is wrapped or the loss is chunked.
     """
 
     def __init__(
@@ -53,6 +60,7 @@ class TrainingLoss:
         z_loss: float = 0.0,
         chunk_tokens: int = 0,
         compile: bool = False,
+        end_of_text: int | None = None,
     ):
         module = model if module is None else module
         if chunk_tokens and not (hasattr(module, "hidden_states") and hasattr(module, "lm_head")):
@@ -62,6 +70,12 @@ class TrainingLoss:
             )
         self.module, self.z_loss, self.chunk_tokens = module, z_loss, chunk_tokens
         forward: Callable[..., Any] = module.hidden_states if chunk_tokens else module  # type: ignore[assignment]
+        if end_of_text is not None:
+            if chunk_tokens or not isinstance(module, TransformerLM):
+                raise ValueError(
+                    "document_mask needs the bare model and all logits; set chunked_loss=0 and use one process"
+                )
+            forward = functools.partial(_logits_within_documents, module, end_of_text)
         self.forward = torch.compile(forward) if compile else forward
         self.softcap: float | None = getattr(getattr(model, "config", None), "logit_softcap", None)
         self.auxiliary_loss: Callable[[], Tensor | None] = getattr(model, "auxiliary_loss", lambda: None)
@@ -81,3 +95,8 @@ class TrainingLoss:
         cross_entropy = losses.mean()
         objective = cross_entropy + self.z_loss * z_loss(normalizers) if self.z_loss else cross_entropy
         return Loss(objective, cross_entropy.detach())
+
+
+def _logits_within_documents(model: TransformerLM, end_of_text: int, inputs: Tensor) -> Tensor:
+    documents = document_ids(inputs, end_of_text)
+    return masked_logits(model, inputs, document_mask(documents), document_positions(documents))

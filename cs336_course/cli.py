@@ -46,7 +46,27 @@ COMMANDS = {
         "cs336_basics.objectives.cli:objectives",
         "train one model with five objectives, compared in bits per byte",
     ),
+    "basics ablate": (
+        "cs336_basics.ablations.cli:ablate",
+        "the course's ablations beside one baseline, with a report",
+    "systems benchmark": (
+        "cs336_systems.cli:benchmark",
+        "time forward, backward and optimizer step for the course's sizes",
+    ),
+    "systems profile": ("cs336_systems.cli:profile", "trace, function table and flame graph of a training step"),
+    "systems memory": ("cs336_systems.cli:memory", "where the memory of a training step goes"),
+    "systems roofline": ("cs336_systems.cli:roofline", "this machine's peaks, and the model's operations below them"),
+    "systems mixed-precision": (
+        "cs336_systems.cli:mixed_precision",
+        "what half precision loses, and what autocast keeps in float32",
+    ),
+    "systems leaderboard-step": (
+        "cs336_systems.cli:leaderboard_step",
+        "check and time the 2026 leaderboard's training step",
+    ),
     "model info": ("cs336_basics.cli:model_info", "count a model's parameters, FLOPs and memory"),
+    "model import": ("cs336_basics.huggingface.cli:model_import", "read a Hugging Face folder (Llama, Qwen2.5)"),
+    "model export": ("cs336_basics.huggingface.cli:model_export", "write a model as a Hugging Face folder"),
 }
 GROUPS = sorted({" ".join(name.split()[:n]) for name in COMMANDS for n in range(1, len(name.split()))})
 
@@ -59,7 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except KeyboardInterrupt as stop:
-        resumes = " ".join(arguments[:2]) == "data get" or arguments[:1] in (["tour"], ["train"])
+        resumes = " ".join(arguments[:2]) in ("data get", "basics ablate", "basics objectives") or arguments[:1] in (
+            ["tour"],
+            ["train"],
+        )
         advice = "; give the same command again to go on" if resumes else ""
         print(f"\n{str(stop) or 'interrupted'}{advice}", file=sys.stderr)
         return 130

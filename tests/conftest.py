@@ -33,6 +33,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     for name, meaning in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
+    missing = [name for name in demanded_components() if not is_present(name)]
+    if missing:  # said at once, so that no `importorskip` can hide it
+        raise pytest.UsageError(f"CS336_TEST_REQUIRE demands {', '.join(missing)}, missing here; install it")
+
+
+def demanded_components() -> list[str]:
+    """What CS336_TEST_REQUIRE lists."""
+    return [name for name in os.environ.get("CS336_TEST_REQUIRE", "").split(",") if name]
+
+
+def is_present(component: str) -> bool:
+    """Whether `component` (see COMPONENTS, else an importable module) is there."""
+    return bool(COMPONENTS.get(component, lambda: importlib.util.find_spec(component))())
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -79,10 +92,6 @@ def require():
 
 
 def require_component(component: str) -> None:
-    """Skip without `component` (see COMPONENTS, else an importable module); fail if CS336_TEST_REQUIRE lists it."""
-    known = COMPONENTS.get(component, lambda: importlib.util.find_spec(component))
-    if known():
-        return
-    if component in os.environ.get("CS336_TEST_REQUIRE", "").split(","):
-        pytest.fail(f"{component} is missing here but CS336_TEST_REQUIRE demands it")
-    pytest.skip(f"{component} is not installed")
+    """Skip without `component`; where CS336_TEST_REQUIRE lists it, the whole run has already been refused."""
+    if not is_present(component):
+        pytest.skip(f"{component} is not installed")

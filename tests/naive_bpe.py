@@ -11,18 +11,40 @@ import regex
 
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 Pair = tuple[bytes, bytes]
+Word = tuple[bytes, ...]
 
 
-def pretokens(text: str, special_tokens: list[str]) -> Counter[tuple[bytes, ...]]:
-    """How often each pre-token occurs, as a tuple of single bytes; special tokens are boundaries and are dropped."""
-    pieces = [text]
-    for special in sorted(special_tokens, key=len, reverse=True):
-        pieces = [part for piece in pieces for part in piece.split(special)]
-    words = (match.encode() for piece in pieces for match in regex.findall(GPT2_PATTERN, piece))
-    return Counter(tuple(bytes([byte]) for byte in word) for word in words)
+def split_specials(text: str, specials: list[str]) -> list[tuple[str, bool]]:
+    """Walk through the text; at each place take the longest special token that starts there."""
+    parts, ordinary, position = [], "", 0
+    while position < len(text):
+        here = [token for token in specials if text.startswith(token, position)]
+        if here:
+            parts += [(ordinary, False), (max(here, key=len), True)]
+            position += len(max(here, key=len))
+            ordinary = ""
+        else:
+            ordinary += text[position]
+            position += 1
+    return [part for part in [*parts, (ordinary, False)] if part[0]]
 
 
-def merge_word(word: tuple[bytes, ...], pair: Pair) -> tuple[bytes, ...]:
+def pretokens(text: str, specials: list[str], pattern: str = GPT2_PATTERN) -> list[str]:
+    """All pre-tokens of the whole text, special tokens left out."""
+    return [
+        match.group()
+        for part, is_special in split_specials(text, specials)
+        if not is_special
+        for match in regex.finditer(pattern, part)
+    ]
+
+
+def as_bytes(word: str) -> Word:
+    """A pre-token as a tuple of single bytes."""
+    return tuple(bytes([byte]) for byte in word.encode("utf-8"))
+
+
+def merge(word: Word, pair: Pair) -> Word:
     """The word with `pair` joined from left to right, so that (a, a, a) becomes (aa, a)."""
     merged: list[bytes] = []
     i = 0
@@ -36,22 +58,58 @@ def merge_word(word: tuple[bytes, ...], pair: Pair) -> tuple[bytes, ...]:
     return tuple(merged)
 
 
-def naive_train_bpe(text: str, vocab_size: int, special_tokens: list[str]) -> tuple[set[bytes], list[Pair]]:
-    """(set of vocabulary items, merges in order); ties go to the greater pair of raw bytes."""
-    words = pretokens(text, special_tokens)
+def train_on_words(words: Counter[Word], num_merges: int, tie_break: str = "bytes") -> list[Pair]:
+    """Count every pair of every word anew for each merge; "ids" breaks ties by the lower ids, else greater bytes."""
+    ids = {bytes([byte]): byte for byte in range(256)}
     merges: list[Pair] = []
-    while len(merges) < vocab_size - 256 - len(special_tokens):
+    while len(merges) < num_merges:
         counts: Counter[Pair] = Counter()
         for word, count in words.items():
             for pair in zip(word, word[1:], strict=False):
                 counts[pair] += count
+        counts = +counts  # pairs of words that never occur do not count
         if not counts:
             break
-        best = max(counts, key=lambda pair: (counts[pair], pair))
+        if tie_break == "ids":
+            best = min(counts, key=lambda pair: (-counts[pair], ids[pair[0]], ids[pair[1]]))
+        else:
+            best = max(counts, key=lambda pair: (counts[pair], pair))
+        ids[best[0] + best[1]] = len(ids)
         merges.append(best)
-        merged_words: Counter[tuple[bytes, ...]] = Counter()
+        merged_words: Counter[Word] = Counter()
         for word, count in words.items():
-            merged_words[merge_word(word, best)] += count
+            merged_words[merge(word, best)] += count
         words = merged_words
+    return merges
+
+
+def train(
+    text: str, num_merges: int, specials: list[str], pattern: str = GPT2_PATTERN, tie_break: str = "bytes"
+) -> list[Pair]:
+    """The merges of a text."""
+    return train_on_words(Counter(map(as_bytes, pretokens(text, specials, pattern))), num_merges, tie_break)
+
+
+def naive_train_bpe(text: str, vocab_size: int, special_tokens: list[str]) -> tuple[set[bytes], list[Pair]]:
+    """(set of vocabulary items, merges in order); ties go to the greater pair of raw bytes."""
+    merges = train(text, vocab_size - 256 - len(special_tokens), special_tokens)
     vocab = {bytes([byte]) for byte in range(256)} | {a + b for a, b in merges} | {s.encode() for s in special_tokens}
     return vocab, merges
+
+
+def encode(
+    text: str, vocab: dict[int, bytes], merges: list[Pair], specials: list[str], pattern: str = GPT2_PATTERN
+) -> list[int]:
+    """Apply each merge of the list in turn to each pre-token."""
+    ids = {token: token_id for token_id, token in vocab.items()}
+    out = []
+    for part, is_special in split_specials(text, specials):
+        if is_special:
+            out.append(ids[part.encode("utf-8")])
+            continue
+        for match in regex.finditer(pattern, part):
+            word = as_bytes(match.group())
+            for pair in merges:
+                word = merge(word, pair)
+            out += [ids[token] for token in word]
+    return out

@@ -27,7 +27,7 @@ from cs336_basics.objectives.comparison import (
 )
 from cs336_basics.runs.atomic import write_json
 from cs336_basics.runs.directory import RunDirectory
-from cs336_basics.runs.plots import plot_curves
+from cs336_basics.runs.plots import plot_overlaid_curves
 from cs336_basics.runs.report import Paragraph, Picture, Section, Table
 from cs336_basics.runs.stage import Stage, run_stages
 
@@ -177,11 +177,11 @@ def _verdict_section(directory: Path) -> Section:
     results = [read_results(directory, objective) for objective in OBJECTIVES]
     rates = {r["title"]: [(p["step"], p["bits_per_byte"]) for p in r["curve"] if p["bits_per_byte"]] for r in results}
     rates = {title: points for title, points in rates.items() if points}
-    losses = {r["title"]: _smoothed(r["log"]) for r in results}
+    losses = {r["title"]: _smoothed([(step, loss) for step, loss in r["log"]]) for r in results}
     floor = verdict["floor_bits_per_byte"]
     alt = "; ".join(f"{r['title']} {_shown(verdict['objectives'][r['name']])}" for r in results)
-    rate_plot = plot_curves(rates, xlabel="step", ylabel="bits per byte, unseen text", floor=floor)
-    loss_plot = plot_curves(losses, xlabel="step", ylabel="training loss, nats per target")
+    rate_plot = plot_overlaid_curves(rates, xlabel="step", ylabel="bits per byte, unseen text", floor=floor)
+    loss_plot = plot_overlaid_curves(losses, xlabel="step", ylabel="training loss, nats per target")
     return Section("Comparison", [
         Paragraph(_EXPLANATION), table,
         Picture(rate_plot, "objectives-bits-per-byte", f"Bits per byte over steps; at the end {alt}"),
@@ -198,7 +198,7 @@ def _shown(row: dict[str, Any]) -> str:
     return f"at most {row['bits_per_byte']:.3f} +- {row['error']:.3f}"
 
 
-def _smoothed(log: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
+def _smoothed(log: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
     """Means of every few losses, at the last step of each."""
     groups = [log[i : i + _SMOOTHING] for i in range(0, len(log), _SMOOTHING)]
     return [(group[-1][0], statistics.fmean(loss for _, loss in group)) for group in groups]

@@ -74,7 +74,7 @@ class Muon(AdamW):
         p.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(p.shape)))
 
 
-NO_HIDDEN_MATRIX = ("A_log", "conv.", "skip", "phases", "router")
+NO_HIDDEN_MATRIX = ("A_log", "conv.", "skip", "phases", "router", "value_embedding.table")
 """parts of names of weights inside blocks that have two axes but do not map a hidden vector to another"""
 
 

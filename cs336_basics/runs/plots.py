@@ -1,4 +1,4 @@
-"""Plots that every package's reports share: loss curves over steps, accuracies and other values as bars, ranks.
+"""Plots that every package's reports share: loss curves of one run or several, values as bars, ranks.
 
 Each function returns a `matplotlib.figure.Figure` made without pyplot, so that nothing global is touched and no
 display is needed. Colours are middle tones, legible on white and on dark paper; black and white turn with the page
@@ -53,34 +53,54 @@ def plot_loss_curves(
         axes.plot(x, y, color=COLOURS[1], linewidth=1.8, marker="o", markersize=4, label="validation")
     if floor is not None:
         axes.axhline(floor, color=COLOURS[2], linewidth=1.5, linestyle="--", label=f"{floor_label} {floor:.3f}")
+        last = max(points[-1][1] for points in curves.values() if points)
+        axes.set_ylim(0.9 * floor, max(3 * floor, 1.2 * last))  # the first steps fall from far above
     axes.set_xlabel("step")
     axes.set_ylabel("loss, nats per token")
     axes.legend(frameon=False)
     return figure
 
 
-def plot_curves(
+def plot_overlaid_curves(
     curves: Mapping[str, Sequence[tuple[float, float]]],
     *,
     xlabel: str,
-    ylabel: str,
+    ylabel: str = "validation loss, nats per token",
     floor: float | None = None,
     floor_label: str = "entropy floor",
+    top: float | None = None,
+    logarithmic: bool = False,
 ) -> matplotlib.figure.Figure:
-    """Several named curves of (x, y) points in one picture, with a dashed line at `floor` where there is one.
+    """Several runs' curves in one picture, the first one thicker.
+
+    Args:
+        curves: label to points (x, y), in order of x; a label without points is left out.
+        xlabel, ylabel: what the axes show.
+        floor, floor_label: a line that no curve should cross, such as the entropy of the source, and its name.
+        top: upper end of the vertical axis, so that a diverging run does not flatten the others.
+        logarithmic: vertical axis in powers of ten.
 
     Raises:
+        ValueError: no curve has a point.
         ImportError: matplotlib is not installed.
     """
+    if not any(curves.values()):
+        raise ValueError(f"no curve has a point; labels are {list(curves)}")
     figure, axes = _new_figure()
-    for number, (name, points) in enumerate(curves.items()):
+    for i, (label, points) in enumerate(curves.items()):
         if points:
-            axes.plot(*zip(*points, strict=True), color=COLOURS[number % len(COLOURS)], linewidth=1.5, label=name)
+            colour, dashes = COLOURS[i % len(COLOURS)], ("-", "--", ":")[i // len(COLOURS) % 3]
+            axes.plot(*zip(*points, strict=True), color=colour, linestyle=dashes, linewidth=1.2 if i else 2.4,
+                      marker="o", markersize=2.5, label=label)  # fmt: skip
     if floor is not None:
-        axes.axhline(floor, color="black", linewidth=1.2, linestyle="--", label=f"{floor_label} {floor:.3f}")
+        axes.axhline(floor, color=COLOURS[-1], linewidth=1.5, linestyle="--", label=f"{floor_label} {floor:.3f}")
+    if logarithmic:
+        axes.set_yscale("log")
+    if top is not None:
+        axes.set_ylim(top=top)
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, fontsize=8)
     return figure
 
 

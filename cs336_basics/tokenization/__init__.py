@@ -6,6 +6,8 @@ from cs336_basics.tokenization.file_chunks import find_chunk_boundaries
 from cs336_basics.tokenization.pretoken_counts import count_pretokens
 from cs336_basics.tokenization.pretokenization import (
     GPT2_PATTERN,
+    GPT4_PATTERN,
+    NANOCHAT_PATTERN,
     pretokenize,
     split_on_special_tokens,
     stream_segments,
@@ -14,6 +16,8 @@ from cs336_basics.tokenization.tokenizer import Tokenizer
 
 __all__ = [
     "GPT2_PATTERN",
+    "GPT4_PATTERN",
+    "NANOCHAT_PATTERN",
     "Tokenizer",
     "byte_to_printable",
     "count_pretokens",

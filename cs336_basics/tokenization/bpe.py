@@ -31,7 +31,8 @@ heap time.
 Memory: the distinct words and their pairs.
 
 Source: Sennrich et al. 2016 (1508.07909); byte level from GPT-2 (Radford et al. 2019); handout problem `train_bpe`.
-Left out: a minimum count, and speed by compiled code (see `bpe_numba.py`). Read next: `tokenizer.py`.
+Large files go to the same algorithm in compiled code (`compiled_counts.py`, `compiled_merging.py`). Left out: a minimum
+count. Read next: `tokenizer.py`.
 """
 
 from __future__ import annotations
@@ -42,11 +43,15 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
+from cs336_basics.tokenization.compilation import Engine, use_compiled
 from cs336_basics.tokenization.merging import Pair, merge_pair
-from cs336_basics.tokenization.pretoken_counts import count_pretokens
-from cs336_basics.tokenization.pretokenization import GPT2_PATTERN, check_special_tokens
+from cs336_basics.tokenization.pretoken_counts import available_cpus, check_num_processes, count_pretokens
+from cs336_basics.tokenization.pretokenization import COMPILED_PATTERNS, GPT2_PATTERN, check_special_tokens
 from cs336_basics.tokenization.progress import Report, progress_bar
+
+TieBreak = Literal["bytes", "ids"]
 
 _INVERTED_BYTES = bytes(range(255, -1, -1))
 
@@ -59,6 +64,8 @@ def train_bpe(
     num_processes: int | None = None,
     progress: bool = False,
     pattern: str = GPT2_PATTERN,
+    tie_break: TieBreak = "bytes",
+    engine: Engine = "auto",
 ) -> tuple[dict[int, bytes], list[tuple[bytes, bytes]]]:
     """Train a byte-level BPE tokenizer on a UTF-8 text file.
 
@@ -66,10 +73,14 @@ def train_bpe(
         input_path: the corpus. Line ends are taken as they are.
         vocab_size: the most tokens wanted, special tokens and the 256 bytes included.
         special_tokens: hard boundaries in the corpus that take no part in the counts; each gets one id.
-        num_processes: processes that count pre-tokens of a file of 8 MB or more; None takes one per CPU. Smaller
-            files are counted in this process.
+        num_processes: processes (threads of compiled code) that count pre-tokens of a large file; None takes one per
+            CPU. Smaller files are counted in this process.
         progress: show two progress bars on stderr.
         pattern: the pre-token pattern; text that it does not match is left out.
+        tie_break: of pairs with equal counts, "bytes" takes the greater pair of byte strings, the rule of the course;
+            "ids" the smaller pair of ids (bytes 0..255, then the merges in order), the rule of rustbpe.
+        engine: "plain" for the code of this file, "compiled" for numba's; "auto" compiles for files from 16 MB on if
+            numba is installed. The result is the same.
 
     Returns:
         vocab: id -> bytes; special tokens from 0, then the bytes 0..255, then the merged tokens. Smaller than
@@ -80,29 +91,83 @@ def train_bpe(
         FileNotFoundError: no such file.
         TypeError: `special_tokens` is not a list of str, or `vocab_size` not an int.
         ValueError: an empty or non-UTF-8 file, a `vocab_size` without room for bytes and special tokens, empty or
-            duplicate special tokens.
+            duplicate special tokens, another word for `tie_break` or `engine`.
+        ImportError: engine="compiled" without numba.
     """
     specials = check_special_tokens(special_tokens)
     vocab = dict(enumerate([token.encode("utf-8") for token in specials] + _single_bytes()))
     _check_corpus(input_path)
     _check_vocab_size(vocab_size, len(specials))
-    with progress_bar("counting pre-tokens", enabled=progress) as report:
-        counts = count_pretokens(input_path, specials, pattern=pattern, num_processes=num_processes, on_progress=report)
-    with progress_bar("merging pairs", enabled=progress) as report:
-        merges = train_bpe_from_counts(counts, vocab_size - len(vocab), on_progress=report)
+    _check_tie_break(tie_break)
+    learn = _learn_compiled if use_compiled(engine, os.path.getsize(input_path)) else _learn_plain
+    merges = learn(
+        input_path,
+        vocab_size - len(vocab),
+        specials,
+        num_processes=num_processes,
+        progress=progress,
+        pattern=pattern,
+        tie_break=tie_break,
+    )
     for left, right in merges:
         vocab[len(vocab)] = left + right
     return vocab, merges
 
 
+def _learn_plain(
+    input_path: str | os.PathLike[str],
+    num_merges: int,
+    specials: Sequence[str],
+    *,
+    num_processes: int | None,
+    progress: bool,
+    pattern: str,
+    tie_break: TieBreak,
+) -> list[tuple[bytes, bytes]]:
+    """The merges of a file, by readable code."""
+    with progress_bar("counting pre-tokens", enabled=progress) as report:
+        counts = count_pretokens(input_path, specials, pattern=pattern, num_processes=num_processes, on_progress=report)
+    with progress_bar("merging pairs", enabled=progress) as report:
+        return train_bpe_from_counts(counts, num_merges, tie_break=tie_break, on_progress=report)
+
+
+def _learn_compiled(
+    input_path: str | os.PathLike[str],
+    num_merges: int,
+    specials: Sequence[str],
+    *,
+    num_processes: int | None,
+    progress: bool,
+    pattern: str,
+    tie_break: TieBreak,
+) -> list[tuple[bytes, bytes]]:
+    """The merges of a file, by compiled code; a pattern that has none is left to `regex`."""
+    from cs336_basics.tokenization.compiled_counts import WordCounts, count_words
+    from cs336_basics.tokenization.compiled_merging import learn_merges
+
+    check_num_processes(num_processes)
+    with progress_bar("counting pre-tokens", enabled=progress) as report:
+        if pattern in COMPILED_PATTERNS:
+            num_threads = num_processes or available_cpus()
+            words = count_words(input_path, specials, pattern=pattern, num_threads=num_threads, on_progress=report)
+        else:
+            counts = count_pretokens(
+                input_path, specials, pattern=pattern, num_processes=num_processes, on_progress=report
+            )
+            words = WordCounts.of(counts)
+    with progress_bar("merging pairs", enabled=progress) as report:
+        return learn_merges(words, num_merges, by_bytes=tie_break == "bytes", on_progress=report)
+
+
 def train_bpe_from_counts(
-    counts: Mapping[bytes, int], num_merges: int, *, on_progress: Report | None = None
+    counts: Mapping[bytes, int], num_merges: int, *, tie_break: TieBreak = "bytes", on_progress: Report | None = None
 ) -> list[tuple[bytes, bytes]]:
     """Learn merges from a table of pre-tokens.
 
     Args:
         counts: pre-token -> number of occurrences, not negative.
         num_merges: the most merges wanted.
+        tie_break: see `train_bpe`.
         on_progress: called with (merges done, merges wanted) after each merge.
 
     Returns:
@@ -110,12 +175,13 @@ def train_bpe_from_counts(
 
     Numerics: ties go to the lexicographically greatest pair of byte strings, compared as a tuple.
     """
+    _check_tie_break(tie_break)
     words = [list(word) for word in counts]
     word_counts = list(counts.values())
     if any(count < 0 for count in word_counts):
         raise ValueError(f"counts must not be negative; got {min(word_counts)}")
     tokens = _single_bytes()
-    pairs = _PairTable(tokens)
+    pairs = _PairTable(tokens, tie_break)
     for index, word in enumerate(words):
         pairs.add_word(word, index, word_counts[index])
     pairs.queue(pairs.counts)
@@ -142,8 +208,9 @@ def train_bpe_from_counts(
 class _PairTable:
     """How often each pair of adjacent tokens occurs, which words hold it, and which one is the most frequent."""
 
-    def __init__(self, tokens: list[bytes]):
+    def __init__(self, tokens: list[bytes], tie_break: TieBreak):
         self.tokens = tokens
+        self.tie_break = tie_break
         self.counts: defaultdict[Pair, int] = defaultdict(int)
         # May also name words that have lost the pair since: merging finds nothing in them and changes nothing.
         self.words_with: defaultdict[Pair, set[int]] = defaultdict(set)
@@ -163,11 +230,12 @@ class _PairTable:
     def queue(self, pairs: Mapping[Pair, int] | set[Pair]) -> None:
         """Enter pairs whose counts are new into the heap."""
         for pair in pairs:
-            key = descending_key(self.tokens[pair[0]], self.tokens[pair[1]])
+            by_bytes = self.tie_break == "bytes"
+            key = descending_key(self.tokens[pair[0]], self.tokens[pair[1]]) if by_bytes else ""
             heapq.heappush(self._heap, (-self.counts[pair], key, pair))
 
     def pop_most_frequent(self) -> Pair | None:
-        """The pair with the highest count, ties to the greatest bytes; None when no pair is left."""
+        """The pair with the highest count, ties by the rule; None when no pair is left."""
         while self._heap:
             negative_count, key, pair = heapq.heappop(self._heap)
             count = self.counts[pair]
@@ -194,6 +262,12 @@ def descending_key(left: bytes, right: bytes) -> str:
 def _single_bytes() -> list[bytes]:
     """The 256 tokens that every byte-level vocabulary starts from."""
     return [bytes([byte]) for byte in range(256)]
+
+
+def _check_tie_break(tie_break: str) -> None:
+    """There are two rules."""
+    if tie_break not in ("bytes", "ids"):
+        raise ValueError(f"tie_break must be 'bytes' or 'ids'; got {tie_break!r}")
 
 
 def _check_corpus(input_path: str | os.PathLike[str]) -> None:

@@ -9,7 +9,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -42,14 +42,24 @@ class Train:
     special_tokens: tuple[str, ...] = (END_OF_TEXT,)
     """hard boundaries, each one token"""
     num_processes: int | None = None
-    """processes that count; one per CPU by default"""
+    """processes or threads that count; one per CPU by default"""
+    tie_break: Literal["bytes", "ids"] = "bytes"
+    """of equally frequent pairs take the greater byte strings (the course) or the smaller ids (rustbpe)"""
+    engine: Literal["auto", "plain", "compiled"] = "auto"
+    """readable or compiled code; the same result"""
 
 
 def train(argv: list[str]) -> None:
     """`cs336 tokenizer train`."""
     o = parse(Train, argv, "tokenizer train", example="tokenizer train corpus.txt --out tok --vocab-size 5000")
     vocab, merges = train_bpe(
-        o.text, o.vocab_size, list(o.special_tokens), num_processes=o.num_processes, progress=True
+        o.text,
+        o.vocab_size,
+        list(o.special_tokens),
+        num_processes=o.num_processes,
+        progress=True,
+        tie_break=o.tie_break,
+        engine=o.engine,
     )
     Tokenizer(vocab, merges, list(o.special_tokens)).save(o.out)
     print(f"{len(vocab):,} tokens in {o.out}")
@@ -65,17 +75,28 @@ class Encode:
     """token file to write, such as train.bin"""
     tokenizer: Path
     """folder of the tokenizer"""
+    num_threads: int | None = None
+    """threads for a large file; one per CPU by default"""
+    engine: Literal["auto", "plain", "compiled"] = "auto"
+    """readable or compiled code; the same file"""
     json: Switch = False
     """print the manifest as JSON"""
 
 
 def encode(argv: list[str]) -> None:
-    """`cs336 tokenizer encode`; the exact entropy of a corpus that has one goes into the manifest."""
+    """`cs336 tokenizer encode`; the exact entropy of a corpus that has one goes into the manifest.
+
+    A large file is encoded in parts; the same command continues after an interruption.
+    """
     from cs336_basics.data import encode_file
 
     o = parse(Encode, argv, "tokenizer encode", example="tokenizer encode train.txt train.bin --tokenizer tok")
     nats = known_nats(o.text)
-    manifest = encode_file(Tokenizer.load(o.tokenizer), o.text, o.tokens, **({} if nats is None else {"nats": nats}))
+    tokenizer = Tokenizer.load(o.tokenizer)
+    facts = {} if nats is None else {"nats": nats}
+    manifest = encode_file(
+        tokenizer, o.text, o.tokens, engine=o.engine, num_threads=o.num_threads, progress=True, **facts
+    )
     print_result({"file": str(o.tokens), **manifest}, as_json=o.json)
 
 

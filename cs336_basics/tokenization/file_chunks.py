@@ -114,8 +114,8 @@ def _search_forward(file: BinaryIO, start: int, find: Callable[[bytes], int], ov
 
 
 def _find_ascii_safe_cut(block: bytes) -> int:
-    """The offset of the first ASCII white space that follows a visible ASCII character, or -1."""
-    match = re.search(rb"[!-~](?=[ \t\n\r])", block)
+    """The offset of the first ASCII white space that follows an ASCII letter or digit, or -1."""
+    match = re.search(rb"[0-9A-Za-z](?=[ \t\n\r])", block)
     return match.end() if match else -1
 
 

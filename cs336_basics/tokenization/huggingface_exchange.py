@@ -249,7 +249,7 @@ def _flat(step: Any) -> list[Mapping[str, Any]]:
         raise ValueError(f"a step must be an object with a type; got {step!r}")
     if step.get("type") != "Sequence":
         return [step]
-    inner = next(
+    inner: list[Any] = next(
         (step[name] for name in ("normalizers", "pretokenizers", "processors", "decoders") if name in step), []
     )
     return [plain for part in inner for plain in _flat(part)]

@@ -66,9 +66,8 @@ def count_pretokens(
         RuntimeError: the worker processes could not start.
     """
     size = os.path.getsize(path)
-    if num_processes is not None and num_processes < 1:
-        raise ValueError(f"num_processes must be at least 1; got {num_processes}; leave it out to use every CPU")
-    num_processes = (num_processes or _available_cpus()) if size >= min_parallel_bytes else 1
+    check_num_processes(num_processes)
+    num_processes = (num_processes or available_cpus()) if size >= min_parallel_bytes else 1
     num_chunks = max(_CHUNKS_PER_PROCESS * num_processes if num_processes > 1 else 1, size // _MAX_CHUNK_BYTES)
     with open(path, "rb") as file:
         ranges = list(pairwise(find_cut_points(file, num_chunks, special_tokens, pattern=pattern)))
@@ -109,6 +108,16 @@ def _count_ranges(
         ) from error
 
 
-def _available_cpus() -> int:
+def check_num_processes(num_processes: int | None) -> None:
+    """At least one; None stands for one per CPU.
+
+    Raises:
+        ValueError: `num_processes` below 1.
+    """
+    if num_processes is not None and num_processes < 1:
+        raise ValueError(f"num_processes must be at least 1; got {num_processes}; leave it out to use every CPU")
+
+
+def available_cpus() -> int:
     """CPUs this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

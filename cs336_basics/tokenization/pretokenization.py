@@ -9,9 +9,13 @@ Text that is too large for memory comes in pieces. A piece may end in the middle
 a special token, so it cannot be cut by itself. `stream_segments` passes text on only up to a *safe cut*, a place
 where the whole text has a boundary whatever follows. For the GPT-2 pattern these are safe:
 
-    non-space | space        no pre-token holds a space after a non-space; the look-ahead `\s+(?!\S)` is decided
-    before the cut letter | neither letter nor space      letters only ever match as a greedy run that ends here (also
-    in 's, 'll ...) digit | neither digit nor space        likewise
+    non-space | space              no pre-token holds a space after a non-space; the look-ahead `\s+(?!\S)` is decided
+                                   before the cut
+    letter | neither letter nor space    letters only ever match as a greedy run that ends here (also in 's, 'll ...)
+    digit | neither digit nor space      likewise
+
+In the GPT-4 patterns a sign keeps the line ends behind it, so a cut must follow a letter (a non-letter comes) or a
+number (a non-number comes).
 
 Other patterns give no such promise; their text is held back up to the next special token or the end.
 
@@ -27,14 +31,22 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 import regex
 
 GPT2_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
-# cl100k_base: contractions in capitals too, one sign before letters, at most three digits, line ends apart.
-GPT4_PATTERN = (
-    r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"""
+# nanochat: contractions in any case, a sign or space joined to the letters behind it, digits by twos.
+NANOCHAT_PATTERN = (
+    r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"""
 )
-NANOCHAT_PATTERN = GPT4_PATTERN.replace("{1,3}", "{1,2}")
+# cl100k_base: digits by threes, and white space at the end of the text whole.
+GPT4_PATTERN = NANOCHAT_PATTERN.replace("{1,2}", "{1,3}").replace(r"|\s*[\r\n]", r"|\s++(?!\S)|\s*[\r\n]")
+# Those that `compiled_splitting.py` knows.
+COMPILED_PATTERNS = (GPT2_PATTERN, GPT4_PATTERN, NANOCHAT_PATTERN)
 
 # Zero-width and searched backwards (?r), so that the first hit is the last safe cut.
-SAFE_CUTS = {GPT2_PATTERN: r"(?r)(?<=\S)(?=\s)|(?<=\p{L})(?=[^\s\p{L}])|(?<=\p{N})(?=[^\s\p{N}])"}
+_AFTER_LETTERS_OR_DIGITS = r"(?r)(?<=\p{L})(?=\P{L})|(?<=\p{N})(?=\P{N})"
+SAFE_CUTS = {
+    GPT2_PATTERN: r"(?r)(?<=\S)(?=\s)|(?<=\p{L})(?=[^\s\p{L}])|(?<=\p{N})(?=[^\s\p{N}])",
+    GPT4_PATTERN: _AFTER_LETTERS_OR_DIGITS,
+    NANOCHAT_PATTERN: _AFTER_LETTERS_OR_DIGITS,
+}
 
 _WINDOW_CHARS = 4096
 

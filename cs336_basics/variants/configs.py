@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 
-def require_at_least(config: Any, **least: float) -> None:
+def require_at_least(config: Any, **least: int | float) -> None:
     """Raise a ValueError for the first named field of `config` that is below its least value (None passes)."""
     for name, bound in least.items():
         value = getattr(config, name)

@@ -103,8 +103,8 @@ class ConfigurableAttention(nn.Module):
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, pdrop: float) -> Tensor:
         rules = ScoreRules(self.window, self.config.attention_softcap, self.slopes, self.sinks)
-        as_coordinate = self.slopes is not None and self.config.attention != "plain" and q.dtype == torch.float32
-        if as_coordinate and rules == ScoreRules(slopes=self.slopes) and q.shape[-3] == k.shape[-3]:
+        only_slopes = rules == ScoreRules(slopes=self.slopes) and k.shape[-3] == q.shape[-3]
+        if self.slopes is not None and only_slopes and self.config.attention != "plain" and q.dtype == torch.float32:
             q, k = with_bias_coordinate(q, k, self.slopes)
         elif rules != ScoreRules():
             return attention_by_rules(q, k, v, rules, pdrop)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from cs336_basics.tokenization.bpe import descending_key, train_bpe, train_bpe_from_counts
 from cs336_basics.tokenization.merging import merge_by_heap, merge_by_passes, merge_pair
-from tests.unit.basics import naive_bpe
+from tests import naive_bpe
 
 EOT = "<|endoftext|>"
 WORKED_EXAMPLE = {b"low": 5, b"lower": 2, b"widest": 3, b"newest": 6}

@@ -236,6 +236,9 @@ def test_merges_converted_from_tiktoken_name_every_cut(files, tmp_path):
         assert back.encode(text) == rust.encode(text).ids
 
 
+SPACES_AT_THE_END = ["a \n ", "a\n\n  ", "\n ", "a.\r\n\t\n", "a  \n\n b", f"a \n {EOT} \n "]
+
+
 def test_import_of_an_encoding_of_tiktoken(files, monkeypatch):
     """Its own forms of the patterns are recognised, and cut as the plain ones."""
     from tiktoken_ext import openai_public
@@ -249,7 +252,7 @@ def test_import_of_an_encoding_of_tiktoken(files, monkeypatch):
         encoding = tiktoken.Encoding("x", pat_str=form, mergeable_ranks=ranks, special_tokens={EOT: 90_000})
         ours = from_tiktoken(encoding)
         assert ours.pattern == plain and ours.merges == tokenizer.merges and ours.special_id(EOT) == 90_000
-        for text in [*RANDOM_TEXTS, REAL_TEXT]:
+        for text in [*RANDOM_TEXTS, REAL_TEXT, *SPACES_AT_THE_END]:
             assert ours.encode(text) == encoding.encode(text, allowed_special={EOT})
 
 

@@ -13,7 +13,9 @@ import torch
 from cs336_basics.objectives.catalogue import OBJECTIVES
 from cs336_basics.objectives.comparison import CorpusOptions, ObjectiveRun, TrainingOptions, write_corpus
 from cs336_basics.objectives.stages import ComparisonConfig, run_comparison
-from cs336_basics.training import _Trainer, train
+from cs336_basics.runs.directory import RunDirectory
+from cs336_basics.training import SingleProcess, _Trainer, train
+from cs336_basics.training_loss import TrainingLoss
 from tests.unit.basics.tiny_run import differences
 
 STEPS = 6
@@ -59,6 +61,26 @@ def test_training_reads_the_rows_that_the_windows_name(tmp_path, make_config, to
 def test_best_fit_windows_need_the_tokenizer(make_config) -> None:
     with pytest.raises(ValueError, match="need the tokenizer"):
         make_config(windows="best-fit", tokenizer=None, sample_tokens=0)
+
+
+def test_under_document_mask_the_loss_is_that_of_each_document_alone(tmp_path, make_config) -> None:
+    config = make_config(windows="stream", document_mask=True, sample_tokens=0)
+    without_dropout = dataclasses.replace(config.model, attn_pdrop=0.0, residual_pdrop=0.0)
+    config = dataclasses.replace(config, model=without_dropout)
+    trainer = _Trainer(
+        config, RunDirectory.create_or_resume(tmp_path / "run", config, kind="training"), SingleProcess()
+    )
+    inputs, targets = trainer._next_batch()
+    losses = []
+    for row, wanted in zip(inputs, targets, strict=True):
+        begins = sorted({0, *(row == 256).nonzero().flatten().tolist(), len(row)})
+        for first, end in zip(begins, begins[1:], strict=False):
+            logits = trainer.model(row[None, first:end]).double()
+            losses += (-torch.log_softmax(logits, -1)[0, torch.arange(end - first), wanted[first:end]]).tolist()
+    assert len(losses) == inputs.numel() and (inputs[:, 1:] == 256).any()
+    assert abs(trainer.loss(inputs, targets).cross_entropy.item() - np.mean(losses)) < 1e-5
+    with pytest.raises(ValueError, match="set chunked_loss=0"):
+        TrainingLoss(trainer.model, end_of_text=256, chunk_tokens=8)
 
 
 # The comparison of objectives

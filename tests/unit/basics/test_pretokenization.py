@@ -22,13 +22,13 @@ from cs336_basics.tokenization.pretokenization import (
     split_on_special_tokens,
     stream_segments,
 )
-from tests.unit.basics import naive_bpe
+from tests import naive_bpe
 
 EOT = "<|endoftext|>"
 # Letters, marks, digits, punctuation, apostrophes with contractions, and every kind of white space.
 # U+001C is white space for str.isspace but not for the pattern.
 ATOMS = [*"aBl7'.<|> \n\t\u00e9\u0301\u0663\u4e2d\U0001f643\u00a0\u2003\u2028\x85\x1c\u3000"]
-ATOMS += ["'s", "'ll", "'v", "  ", "\r\n", EOT, "<|endof", "text|>"]
+ATOMS += ["'s", "'ll", "'v", "'S", "12345", ".\n", "  ", "\r\n", EOT, "<|endof", "text|>"]
 tricky_text = st.lists(st.sampled_from(ATOMS), max_size=14).map("".join)
 
 
@@ -68,24 +68,26 @@ def test_split_on_special_tokens():
     assert split_on_special_tokens("", [EOT]) == [""]
 
 
-@settings(max_examples=400)
-@given(tricky_text, tricky_text)
-def test_safe_cuts_are_boundaries_whatever_follows(before, after):
+@settings(max_examples=800)
+@given(tricky_text, tricky_text, st.sampled_from(list(SAFE_CUTS)))
+def test_safe_cuts_are_boundaries_whatever_follows(before, after, pattern):
     text = before + after
-    ends = {match.end() for match in regex.finditer(GPT2_PATTERN, text)}
-    for cut in regex.finditer(SAFE_CUTS[GPT2_PATTERN], text):
+    ends = {match.end() for match in regex.finditer(pattern, text)}
+    for cut in regex.finditer(SAFE_CUTS[pattern], text):
         assert cut.start() in ends
         pieces = text[: cut.start()], text[cut.start() :]
-        assert [*pretokenize(pieces[0]), *pretokenize(pieces[1])] == whole(text, [])
+        assert [word for piece in pieces for word in pretokenize(piece, pattern=pattern)] == whole(text, [], pattern)
 
 
-@settings(max_examples=400)
+@settings(max_examples=600)
 @given(
-    st.lists(tricky_text, max_size=5), st.sampled_from([[], [EOT], [EOT, EOT + EOT], ["a b", " "], ["<|", "|>\n", "|"]])
+    st.lists(tricky_text, max_size=5),
+    st.sampled_from([[], [EOT], [EOT, EOT + EOT], ["a b", " "], ["<|", "|>\n", "|"]]),
+    st.sampled_from(list(SAFE_CUTS)),
 )
-def test_streaming_equals_whole(pieces, specials):
-    assert streamed(pieces, specials) == whole("".join(pieces), specials)
-    assert streamed(list("".join(pieces)), specials) == whole("".join(pieces), specials)
+def test_streaming_equals_whole(pieces, specials, pattern):
+    assert streamed(pieces, specials, pattern) == whole("".join(pieces), specials, pattern)
+    assert streamed(list("".join(pieces)), specials, pattern) == whole("".join(pieces), specials, pattern)
 
 
 @settings(max_examples=200)
@@ -156,7 +158,7 @@ def test_find_chunk_boundaries_errors():
 @pytest.mark.parametrize(
     "specials", [[EOT], [], ["<pad>", EOT], ["a", "ba"], ["aa"], ["<pad>"], ["b c"], [EOT, EOT + EOT], ["xt|>a", EOT]]
 )
-@pytest.mark.parametrize("pattern", [GPT2_PATTERN, r"\S+|\s"])
+@pytest.mark.parametrize("pattern", [*SAFE_CUTS, r"\S+|\s"], ids=["gpt2", "gpt4", "nanochat", "foreign"])
 def test_counting_chunks_equals_counting_the_whole(tmp_path, specials, pattern):
     rng = random.Random(repr(specials))
     text = "".join(rng.choices([*"aaabbc \n.'7", "\u4e2d\u6587", "\r\n", "aaa", EOT], k=1500))
@@ -171,7 +173,7 @@ def test_counting_chunks_equals_counting_the_whole(tmp_path, specials, pattern):
         part = "".join(read_text(path, start=start, end=end))
         counts.update(word.encode("utf-8") for word in naive_bpe.pretokens(part, specials, pattern))
     assert counts == expected
-    if pattern == GPT2_PATTERN and specials != ["b c"]:
+    if pattern in SAFE_CUTS and specials != ["b c"]:
         assert len(cuts) > 8
 
 

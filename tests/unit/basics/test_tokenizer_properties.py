@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cs336_basics.tokenization import GPT2_PATTERN, Tokenizer, byte_to_printable, train_bpe
-from tests.unit.basics import naive_bpe
+from tests import naive_bpe
 
 EOT = "<|endoftext|>"
 SPECIALS = [EOT, EOT + EOT, "<|pad|>"]
