@@ -6,8 +6,8 @@ What `torchrun` does for a script this does for a function: benchmarks, demonstr
 can hang: collectives give up after `timeout_s`, and so does the parent, which then ends the processes it started. When
 one rank fails, the others are ended at once and its traceback is raised.
 
-The processes come from a fork server that has imported torch and nothing else, so that each starts in a fraction of a
-second. Left out: more than one machine and restarts (torchrun). Read next: `collectives.py`.
+The processes come from a fork server that has imported torch but used nothing of it, so that each starts in a fraction
+of a second. Left out: more than one machine and restarts (torchrun). Read next: `collectives.py`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-PRELOADED = ["torch", "torch.distributed", "einops", "jaxtyping", "numpy"]
+PRELOADED = ["torch", "torch.distributed", "torch._dynamo", "einops", "jaxtyping", "numpy"]
+"""what each process would else import by itself; torch.optim imports torch._dynamo when it is first used"""
 CAUSE_GRACE_S = 2.0
 """how long a failure is held back for a better one: a rank that dies makes its neighbours fail too"""
 
