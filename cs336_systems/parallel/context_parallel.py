@@ -169,11 +169,8 @@ class _RingAttention(torch.autograd.Function):
         for step in range(ring.size):
             rotation = ring.start_rotation(travelling) if step < ring.size - 1 else None
             for rows, columns, diagonal in ring.blocks(step):
-                keys, values, queries, d_rows = (
-                    *(x[..., columns, :] for x in travelling),
-                    q[..., rows, :],
-                    d_out[..., rows, :],
-                )
+                queries, d_rows = q[..., rows, :], d_out[..., rows, :]
+                keys, values = (x[..., columns, :] for x in travelling)
                 p = (_scores(queries, keys, diagonal) - lse[..., rows, :]).exp_()
                 d_v[..., columns, :] += p.transpose(-2, -1) @ d_rows
                 d_s = (d_rows @ values.transpose(-2, -1) - delta[..., rows, :]).mul_(p).div_(math.sqrt(q.shape[-1]))

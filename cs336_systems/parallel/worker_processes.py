@@ -131,7 +131,7 @@ def _collect(readers: list[Connection], deadline: float) -> list[Any]:
             deadline = min(deadline, time.monotonic() + CAUSE_GRACE_S)
     if failures:
         texts = [f"rank {rank} of {len(readers)}: {text}" for rank, text in sorted(failures.items())]
-        raise WorkerError("\n".join(sorted(texts, key=lambda text: "Connection closed by peer" in text)))
+        raise WorkerError("\n".join(sorted(texts, key=lambda text: " by peer" in text)))
     missing = sorted(set(range(len(readers))) - set(answers))
     if missing:
         raise WorkerError(f"ranks {missing} of {len(readers)} were not done in time; raise timeout_s, or look for a "

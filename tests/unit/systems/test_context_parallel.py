@@ -28,7 +28,7 @@ def attention_cases() -> None:
     torch.manual_seed(4)
     for layout in ("contiguous", "zigzag"):
         for causal in (True, False):
-            for scale in (1.0, 40.0):
+            for scale, atol in ((1.0, 1e-11), (40.0, 1e-8)):  # scores of thousands carry fewer digits into exp
                 q, k = (scale * torch.randn(2, 3, 16, 4, dtype=torch.float64) for _ in range(2))
                 v, d_out = torch.randn(2, 3, 16, 6, dtype=torch.float64), torch.randn(2, 16, 3, 6, dtype=torch.float64)
                 whole = [x.clone().requires_grad_() for x in (q, k, v)]
@@ -39,9 +39,9 @@ def attention_cases() -> None:
                 part = [x[:, :, own].requires_grad_() for x in (q, k, v)]
                 out = ring_attention(*part, causal=causal, layout=layout)
                 out.backward(d_out[:, own].transpose(1, 2))
-                torch.testing.assert_close(out, expected[:, :, own], **TOLERANCE)
+                torch.testing.assert_close(out, expected[:, :, own], rtol=1e-9, atol=atol)
                 for x, y in zip(part, whole, strict=True):
-                    torch.testing.assert_close(x.grad, y.grad[:, :, own], **TOLERANCE)
+                    torch.testing.assert_close(x.grad, y.grad[:, :, own], rtol=1e-9, atol=atol)
     half = [torch.randn(1, 4, 8).bfloat16() for _ in range(3)]
     assert ring_attention(*half).dtype == torch.bfloat16
 
