@@ -49,7 +49,8 @@ class _Checkpoint(torch.autograd.Function):
         needed = ctx.needs_input_grad[2:]
         inputs = [x.detach().requires_grad_(x.requires_grad) for x in ctx.saved_tensors]
         with torch.enable_grad(), ctx.surroundings.restored():
-            output = ctx.function(*inputs)
+            # autocast treats leaves in another way, so the function gets none, as in the first run
+            output = ctx.function(*(x.view_as(x) for x in inputs))
         sources = [x for x, wanted in zip((*inputs, *ctx.parameters), needed, strict=True) if wanted]
         found = iter(torch.autograd.grad(output, sources, grads[0], allow_unused=True))
         return None, None, *(next(found) if wanted else None for wanted in needed)

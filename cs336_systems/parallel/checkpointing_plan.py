@@ -3,14 +3,13 @@
 A plan is a tree: an int is a layer, a tuple is a checkpoint around what it holds (the outermost one is just a list).
 With N layers, an input of I bytes each and residuals (what a layer keeps for its backward pass) of R bytes each:
 
-    none                         peak N R                       forward runs N
-    k layers per checkpoint      peak (N/k) I + k R             2 N
-    nested, halving to single    peak about log2(N) I + R       N (log2(N) + 1)
-    layers
+    none                              peak N R                    forward runs N
+    k layers per checkpoint           peak (N/k) I + k R          2 N
+    nested, halved to single layers   peak (log2(N) + 1) I + R    N (log2(N) + 1)
 
-(a nested plan keeps the inputs along one path of the tree; each level runs its layers once more). For one level the
-best k is sqrt(N I / R) or 1: where a layer's residuals outweigh the inputs of all layers, as with naive attention,
-every layer is checkpointed.
+A nested plan keeps the inputs along one path of the tree, and each level runs its layers once more. For one level the
+best k is near sqrt(N I / R), and 1 where a layer's residuals outweigh the inputs of all layers, as with naive
+attention. A checkpoint that opens another shares its input with it, which counts once.
 
 `simulate_plan` counts for any tree, and so also when N/k is no whole number. Chen et al. 2016, section 4; handout
 (2026): gradient_checkpointing. Read next: `activation_checkpointing.py`, which runs plans.
@@ -104,25 +103,26 @@ class _Meter:
         self.input_bytes, self.residual_bytes = input_bytes, residual_bytes
         self.held = self.peak = self.layer_runs = 0
 
-    def forward(self, plan: Plan, *, recording: bool) -> None:
+    def forward(self, plan: Plan, *, recording: bool, first_input_is_held: bool = False) -> None:
         """Inside a checkpoint nothing is recorded, so nothing is kept."""
-        for item in plan:
+        for index, item in enumerate(plan):
             if isinstance(item, int):
                 self.layer_runs += 1
                 self._hold(self.residual_bytes if recording else 0)
             else:
-                self._hold(self.input_bytes if recording else 0)
+                shared = first_input_is_held and index == 0
+                self._hold(self.input_bytes if recording and not shared else 0)
                 self.forward(item, recording=False)
 
-    def backward(self, plan: Plan) -> None:
+    def backward(self, plan: Plan, *, first_input_is_held: bool = False) -> None:
         """Last first; a checkpoint is run again with recording, then differentiated."""
-        for item in reversed(plan):
+        for index, item in reversed(list(enumerate(plan))):
             if isinstance(item, int):
                 self._hold(-self.residual_bytes)
             else:
-                self.forward(item, recording=True)
-                self.backward(item)
-                self._hold(-self.input_bytes)
+                self.forward(item, recording=True, first_input_is_held=True)
+                self.backward(item, first_input_is_held=True)
+                self._hold(0 if first_input_is_held and index == 0 else -self.input_bytes)
 
     def _hold(self, num_bytes: int) -> None:
         self.held += num_bytes

@@ -36,7 +36,7 @@ def shard_sequence(
 
 
 def gather_sequence(local: Tensor, layout: Layout = "zigzag", *, group: Group = None) -> Tensor:
-    """The inverse of `shard_sequence`: each rank's (batch, local, ...) -> (batch, seq, ...) on all, without gradient."""
+    """The inverse of `shard_sequence`: each rank's (batch, local, ...) -> (batch, seq, ...) on all; no gradient."""
     n, local = dist.get_world_size(group), local.detach().contiguous()
     parts = [torch.empty_like(local) for _ in range(n)]
     dist.all_gather(parts, local, group=group)
