@@ -193,7 +193,7 @@ def test_numbers_of_the_2026_handout_in_mib():
     for n, input_bytes, residual_bytes in ((36, 9, 9), (64, 4, 1), (100, 16, 1)):
         small = {"input_bytes": input_bytes, "residual_bytes": residual_bytes}
         best = simulate_plan(plan_every(n, best_layers_per_checkpoint(n, **small)), **small).peak_bytes
-        optimum = 2 * math.sqrt(n * input_bytes * residual_bytes)  # of segments of one size; a short last one saves more
+        optimum = 2 * math.sqrt(n * input_bytes * residual_bytes)  # with equal segments; a short last one saves more
         assert 0.85 * optimum <= best <= optimum
 
 
