@@ -46,9 +46,12 @@ COMMANDS = {
         "cs336_basics.objectives.cli:objectives",
         "train one model with five objectives, compared in bits per byte",
     ),
-    "systems collectives": ("cs336_systems.parallel.cli:collectives", "time all-reduce and other collectives"),
-    "systems ring": ("cs336_systems.parallel.cli:ring", "draw a ring all-reduce step by step"),
-    "systems pipeline": ("cs336_systems.parallel.cli:pipeline", "draw a pipeline schedule and its bubble"),
+    "systems collectives": (
+        "cs336_systems.parallel.collectives_cli:collectives",
+        "time all-reduce and other collectives",
+    ),
+    "systems ring": ("cs336_systems.parallel.collectives_cli:ring", "draw a ring all-reduce step by step"),
+    "systems pipeline": ("cs336_systems.parallel.collectives_cli:pipeline", "draw a pipeline schedule and its bubble"),
     "model info": ("cs336_basics.cli:model_info", "count a model's parameters, FLOPs and memory"),
 }
 GROUPS = sorted({" ".join(name.split()[:n]) for name in COMMANDS for n in range(1, len(name.split()))})

@@ -1,1 +1,1 @@
-"""cs336_systems.parallel."""
+"""Training on several processes."""

@@ -63,7 +63,7 @@ class _Surroundings:
         self.device, kind = device, device.type
         self.cpu_state = torch.get_rng_state()
         self.device_state = torch.cuda.get_rng_state(device) if kind == "cuda" else None
-        self.autocast = {
+        self.autocast: dict[str, Any] = {
             "device_type": kind,
             "enabled": torch.is_autocast_enabled(kind),
             "dtype": torch.get_autocast_dtype(kind),
@@ -114,7 +114,7 @@ def run_plan(plan: Plan, layers: Sequence[Callable[[Tensor], Tensor]], x: Tensor
             inner = [layers[index] for index in _leaves(item)]
             parameters = [p for layer in inner if isinstance(layer, nn.Module) for p in layer.parameters()]
             unique = list({id(p): p for p in parameters if p.requires_grad}.values())
-            x = checkpoint(lambda y, item=item: run_plan(item, layers, y), x, parameters=unique)  # type: ignore[misc]
+            x = checkpoint(lambda y, item=item: run_plan(item, layers, y), x, parameters=unique)
     return x
 
 

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from cs336_basics.runs.atomic import write_json
 from cs336_basics.runs.provenance import describe_environment
-from cs336_basics.runs.report import Paragraph, Report, Table, write_report
+from cs336_basics.runs.report import Cell, Paragraph, Report, Table, write_report
 from cs336_systems.parallel.worker_processes import run_workers
 
 Operation = Literal["all_reduce", "all_gather", "reduce_scatter", "broadcast", "all_to_all"]
@@ -206,7 +206,7 @@ def write_measurements(config: CollectivesConfig, rows: list[Measurement], direc
 def table(rows: list[Measurement]) -> Table:
     """The measurements, a line each."""
     headers = ["operation", "backend", "ranks", "MB", "median ms", "min ms", "max ms", "algbw GB/s", "busbw GB/s"]
-    cells = [
+    cells: list[list[Cell]] = [
         [
             r.operation.replace("_", "-"), r.backend, r.world_size, r.size_bytes / 1e6, *map(
                 _three_digits, (r.median_s * 1e3, r.fastest_s * 1e3, r.slowest_s * 1e3, r.algbw_gb_per_s,

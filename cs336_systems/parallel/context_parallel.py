@@ -151,7 +151,8 @@ class _RingAttention(torch.autograd.Function):
         for step in range(ring.size):
             rotation = ring.start_rotation(travelling) if step < ring.size - 1 else None
             for rows, columns, diagonal in ring.blocks(step):
-                _merge_block(q, *travelling, out, lse, rows=rows, columns=columns, diagonal=diagonal)
+                keys, values = travelling
+                _merge_block(q, keys, values, out, lse, rows=rows, columns=columns, diagonal=diagonal)
             if rotation is not None:
                 travelling = ring.finish_rotation(rotation)
         ctx.save_for_backward(q, k, v, out, lse)

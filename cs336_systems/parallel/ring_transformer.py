@@ -83,7 +83,8 @@ class ContextParallelLM(nn.Module):
     def __init__(self, model: TransformerLM, *, layout: Layout = "zigzag", group: Group = None):
         super().__init__()
         check_plain(model.config, "context parallelism")
-        for layer in model.layers:
+        blocks: list[Any] = list(model.layers)
+        for layer in blocks:
             layer.attn = RingSelfAttention(layer.attn, layout, group)
         self.module, self.layout, self.group = model, layout, group
 

@@ -147,7 +147,8 @@ def tensor_parallel(model: TransformerLM, group: Group = None) -> TransformerLM:
     model.lm_head = ColumnParallelLinear(model.lm_head, group)  # type: ignore[assignment]
     if tied:
         model.lm_head.weight = model.token_embeddings.weight
-    for layer in model.layers:
+    blocks: list[Any] = list(model.layers)
+    for layer in blocks:
         attention, ffn = layer.attn, layer.ffn
         attention.num_heads //= dist.get_world_size(group)
         _cut(attention, ("q_proj", "k_proj", "v_proj"), "output_proj", group)
