@@ -64,6 +64,12 @@ COMMANDS = {
         "cs336_systems.cli:leaderboard_step",
         "check and time the 2026 leaderboard's training step",
     ),
+    "systems collectives": (
+        "cs336_systems.parallel.collectives_cli:collectives",
+        "time all-reduce and other collectives",
+    ),
+    "systems ring": ("cs336_systems.parallel.collectives_cli:ring", "draw a ring all-reduce step by step"),
+    "systems pipeline": ("cs336_systems.parallel.collectives_cli:pipeline", "draw a pipeline schedule and its bubble"),
     "model info": ("cs336_basics.cli:model_info", "count a model's parameters, FLOPs and memory"),
     "model import": ("cs336_basics.huggingface.cli:model_import", "read a Hugging Face folder (Llama, Qwen2.5)"),
     "model export": ("cs336_basics.huggingface.cli:model_export", "write a model as a Hugging Face folder"),
