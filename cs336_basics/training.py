@@ -15,6 +15,7 @@ others. Handout: training_together, experiment_log. Read next: `runs/directory.p
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import re
@@ -52,10 +53,16 @@ CHECKPOINT_NAME = re.compile(r"step_(\d+)\.pt")
 
 @runtime_checkable
 class Strategy(Protocol):
-    """How a run is spread over processes; all processes call all methods in the same order."""
+    """How a run is spread over processes; all processes call all methods in the same order.
+
+    A step takes `num_batches` different batches, of which this process draws number `batch_rank`: its own in data
+    parallel training, the same as the others where the processes share the work on one.
+    """
 
     rank: int
     world_size: int
+    batch_rank: int
+    num_batches: int
 
     def wrap(self, model: nn.Module, make_optimizer: Callable[[Any], torch.optim.Optimizer]) -> Any:
         """Return (module to call, optimizer); `make_optimizer` takes named parameters."""
@@ -63,6 +70,12 @@ class Strategy(Protocol):
 
     def accumulating(self, module: nn.Module) -> contextlib.AbstractContextManager[None]:
         """Inside, backward only adds up gradients: more of this update's batch follows."""
+        ...
+
+    def forward_backward(
+        self, module: nn.Module, loss: TrainingLoss, batch: tuple[Tensor, Tensor], parts: int
+    ) -> Tensor:
+        """Add the gradient of the loss on (inputs, targets) over `parts`; return objective and cross-entropy."""
         ...
 
     def finish_gradients(self, module: nn.Module) -> None:
@@ -97,8 +110,8 @@ class Strategy(Protocol):
 class SingleProcess:
     """The plain strategy: this process does everything."""
 
-    rank = 0
-    world_size = 1
+    rank = batch_rank = 0
+    world_size = num_batches = 1
 
     def wrap(self, model: nn.Module, make_optimizer: Callable[[Any], torch.optim.Optimizer]) -> Any:
         """The model itself."""
@@ -107,6 +120,12 @@ class SingleProcess:
     def accumulating(self, module: nn.Module) -> contextlib.AbstractContextManager[None]:
         """Nothing to hold back."""
         return contextlib.nullcontext()
+
+    def forward_backward(
+        self, module: nn.Module, loss: TrainingLoss, batch: tuple[Tensor, Tensor], parts: int
+    ) -> Tensor:
+        """Forward, then backward."""
+        return loss_backward(loss, batch, parts)
 
     def finish_gradients(self, module: nn.Module) -> None:
         """Nothing to wait for."""
@@ -136,6 +155,13 @@ class SingleProcess:
         state = checkpoint.load_state(path)
         checkpoint.restore(state, module, optimizer)
         return state
+
+
+def loss_backward(loss: TrainingLoss, batch: tuple[Tensor, Tensor], parts: int) -> Tensor:
+    """Run backward from the loss on (inputs, targets) over `parts`; return objective and cross-entropy, detached."""
+    value = loss(*batch)
+    (value.objective / parts).backward()
+    return torch.stack((value.objective.detach(), value.cross_entropy))
 
 
 class Interrupted(KeyboardInterrupt):
@@ -199,7 +225,8 @@ class _Trainer:
         keep_freed_memory()
         self.config, self.run, self.strategy = config, run, strategy
         self.device = choose_device(config.device)
-        self.autocast = uses_bfloat16(config.precision, self.device)
+        bfloat16 = uses_bfloat16(config.precision, self.device)
+        self.precision = functools.partial(torch.autocast, self.device.type, dtype=torch.bfloat16, enabled=bfloat16)
         self.train_tokens = self._open(config.train_tokens)
         self.valid_tokens = self._open(config.valid_tokens)
         self.tokenizer = None if config.tokenizer is None else Tokenizer.load(config.tokenizer)
@@ -210,20 +237,20 @@ class _Trainer:
         self.packer = packer_for_windows(
             config.windows, self.train_tokens, context_length=config.model.context_length,
             end_of_text=self._end_of_text() if config.windows == "best-fit" else None,
-            rank=strategy.rank, world_size=strategy.world_size,
+            rank=strategy.batch_rank, world_size=strategy.num_batches,
         )  # fmt: skip
         torch.manual_seed(config.seed)  # weights and dropout
-        self.sampler = torch.Generator().manual_seed(config.seed * 1_000_003 + strategy.rank + 1)
+        self.sampler = torch.Generator().manual_seed(config.seed * 1_000_003 + strategy.batch_rank + 1)
         self.model = TransformerLM(config.model, device=self.device)
         self.num_parameters = self.model.get_num_params()  # before a strategy splits them
         self.module, self.optimizer = strategy.wrap(
             self.model, lambda named_parameters: build_optimizer(config.optimizer, named_parameters)
         )
-        if strategy.rank:  # the weights are rank 0's; dropout differs
-            torch.manual_seed(config.seed * 1_000_003 + strategy.rank)
+        if strategy.batch_rank:  # the weights are rank 0's; dropout differs
+            torch.manual_seed(config.seed * 1_000_003 + strategy.batch_rank)
         self.loss = TrainingLoss(
             self.model, self.module, z_loss=config.z_loss, chunk_tokens=config.chunked_loss, compile=config.compile,
-            end_of_text=self._end_of_text() if config.document_mask else None,
+            end_of_text=self._end_of_text() if config.document_mask else None, precision=self.precision,
         )  # fmt: skip
         self.ema: WeightAverage | None = None
         if config.ema_decay:
@@ -313,15 +340,11 @@ class _Trainer:
 
     def _update(self) -> dict[str, Any]:
         """One optimizer update; returns its log record."""
-        config, started = self.config, time.perf_counter()
+        config, parts, started = self.config, self.config.gradient_accumulation, time.perf_counter()
         total = torch.zeros(2, device=self.device)  # objective and cross-entropy
-        for remaining in reversed(range(config.gradient_accumulation)):
-            inputs, targets = self._next_batch()
+        for remaining in reversed(range(parts)):
             with self.strategy.accumulating(self.module) if remaining else contextlib.nullcontext():
-                with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast):
-                    loss = self.loss(inputs, targets)
-                (loss.objective / config.gradient_accumulation).backward()
-            total += torch.stack((loss.objective.detach(), loss.cross_entropy)) / config.gradient_accumulation
+                total += self.strategy.forward_backward(self.module, self.loss, self._next_batch(), parts) / parts
         self.strategy.finish_gradients(self.module)
         norm = self.strategy.clip_gradient(self.module, config.optimizer.max_grad_norm)
         learning_rate = config.optimizer.learning_rate(self.step, config.num_steps)
@@ -346,7 +369,7 @@ class _Trainer:
         return {
             "step": self.step, "train_loss": cross_entropy, **extra, "learning_rate": learning_rate,
             "grad_norm": float(norm), "seconds": round(self.seconds, 3),
-            "tokens": self.step * config.tokens_per_step * self.strategy.world_size,
+            "tokens": self.step * config.tokens_per_step * self.strategy.num_batches,
         }  # fmt: skip
 
     def evaluate(self, full: bool = True) -> Evaluation:
@@ -356,7 +379,7 @@ class _Trainer:
         if self.tokenizer is not None:
             options["token_bytes"] = self.tokenizer.token_byte_lengths()
         context = self.config.model.context_length
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast):
+        with self.precision():
             if self.config.eval_by == "documents" and self.tokenizer is not None:
                 return evaluate_documents(
                     self.model, tokens, context, self.tokenizer.special_id(END_OF_TEXT), **options

@@ -1,8 +1,8 @@
 """Several processes in one gloo group, for tests: started cheaply, bounded in time, ended one by one.
 
 A server process imports torch once and is forked for each worker; every worker runs on one thread. The processes meet
-through a file, so no port is needed. A worker that fails ends the group at once and its own error is raised; a group
-that does not finish in time is ended and reported.
+through a file, so no port is needed. When a worker fails, the group is ended and its error is raised; a group that does
+not finish in time is ended and reported.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import io
 import multiprocessing
 import multiprocessing.connection
 import os
+import sys
 import tempfile
 import time
 import traceback
@@ -22,6 +23,7 @@ import torch
 
 LIMIT_S = 240.0
 COLLECTIVE_LIMIT_S = 120.0
+CAUSE_GRACE_S = 2.0
 PRELOADED = [
     *("torch.distributed", "torch._dynamo", "matplotlib.backends.backend_svg", "rich.progress"),
     *("tests.conftest", "tests.adapters", "cs336_basics.training", "cs336_systems.parallel.strategies"),
@@ -51,29 +53,38 @@ def run_processes(work: Callable[..., Any], world_size: int, *arguments: Any, li
             return _collect(receivers, time.monotonic() + limit_s)
         finally:
             for worker in workers:
-                worker.join(5.0)
+                worker.join(0.0 if sys.exc_info()[0] else 5.0)
                 worker.kill()
                 worker.join()
                 worker.close()
 
 
 def _collect(receivers: list[Any], end: float) -> list[Any]:
-    """The results of all workers; raises at the first failure."""
+    """The results of all workers; a failure is held back a moment for its cause, since a death makes others fail."""
     results: dict[int, Any] = {}
-    while len(results) < len(receivers):
-        waiting = [receiver for rank, receiver in enumerate(receivers) if rank not in results]
+    failures: dict[int, str] = {}
+    while len(results) + len(failures) < len(receivers):
+        waiting = [r for rank, r in enumerate(receivers) if rank not in results and rank not in failures]
         ready = multiprocessing.connection.wait(waiting, timeout=max(0.0, end - time.monotonic()))
         if not ready:
-            raise TimeoutError(f"no result from ranks {sorted(set(range(len(receivers))) - set(results))} in time")
+            break
         for receiver in ready:
             rank = receivers.index(receiver)
             try:
                 succeeded, sent = receiver.recv()
             except EOFError:
-                raise RuntimeError(f"rank {rank} died without a word") from None
-            if not succeeded:
-                raise RuntimeError(f"rank {rank} failed:\n{sent}")
-            results[rank] = torch.load(io.BytesIO(sent), weights_only=False)
+                succeeded, sent = False, "died without a word"
+            if succeeded:
+                results[rank] = torch.load(io.BytesIO(sent), weights_only=False)
+            else:
+                failures[rank] = f"rank {rank} of {len(receivers)}: {sent}"
+        if failures:
+            end = min(end, time.monotonic() + CAUSE_GRACE_S)
+    if failures:
+        raise RuntimeError("\n".join(sorted(failures.values(), key=lambda text: " by peer" in text)))
+    missing = sorted(set(range(len(receivers))) - set(results))
+    if missing:
+        raise TimeoutError(f"no result from ranks {missing} in time; look for a collective that not every rank calls")
     return [results[rank] for rank in range(len(receivers))]
 
 

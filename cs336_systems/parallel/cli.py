@@ -5,53 +5,39 @@
 torchrun starts the processes, and when one dies ends the others and starts all anew, up to --max-restarts times; the
 run then goes on from its last checkpoint, as after any kill. GPUs use NCCL, CPUs gloo.
 
-Read next: `strategies.py`, `cs336_basics/cli.py`.
+Read next: `parallel_config.py`, `strategies.py`, `cs336_basics/cli.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from cs336_basics import cli
+from cs336_systems.parallel.parallel_config import ParallelConfig
 
 if TYPE_CHECKING:
     from cs336_basics.training import Strategy
     from cs336_basics.training_config import TrainConfig
 
-NAMES = ("ddp", "zero1", "zero2", "fsdp")
-
 
 def train(argv: list[str]) -> None:
     """`cs336 train`."""
-
-    def opener(name: str) -> cli.OpenStrategy:
-        return lambda config: open_strategy(name, config)
-
-    cli.train(argv, strategies={name: opener(name) for name in ("single", *NAMES)})
+    cli.train(argv, parallel=ParallelConfig, open_strategy=open_strategy)
 
 
 @contextlib.contextmanager
-def open_strategy(name: str, config: TrainConfig) -> Iterator[Strategy]:
+def open_strategy(parallel: ParallelConfig, config: TrainConfig) -> Iterator[Strategy]:
     """The strategy for a run, in the group that torchrun has started.
 
     Raises:
-        ValueError: one process too many for "single", none started by torchrun for the others, or a configuration that
-            the strategy cannot run.
+        ValueError: started by torchrun where it must not be or the other way round, or a configuration that the
+            strategy cannot run.
     """
     from cs336_basics.runs.machine import choose_device
-    from cs336_basics.training import SingleProcess
     from cs336_systems.parallel.strategies import joined_strategy
 
-    if name == "single":
-        started = int(os.environ.get("WORLD_SIZE", "1"))
-        if started > 1:
-            raise ValueError(f"torchrun has started {started} processes; choose --strategy {', '.join(NAMES)}")
-        yield SingleProcess()
-        return
-    if name == "fsdp" and config.compile:
-        raise ValueError("strategy fsdp gathers weights inside the forward and cannot be compiled; use --no-compile")
-    with joined_strategy(name, device=choose_device(config.device)) as strategy:
+    parallel.check_run(config)
+    with joined_strategy(parallel, device=choose_device(config.device)) as strategy:
         yield strategy

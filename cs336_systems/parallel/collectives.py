@@ -28,7 +28,7 @@ from torch import Tensor
 from cs336_basics.runs.atomic import write_json
 from cs336_basics.runs.provenance import describe_environment
 from cs336_basics.runs.report import Cell, Paragraph, Report, Table, write_report
-from cs336_systems.parallel.worker_processes import run_workers
+from cs336_systems.parallel.process_group import joined_group, launch
 
 Operation = Literal["all_reduce", "all_gather", "reduce_scatter", "broadcast", "all_to_all"]
 Backend = Literal["gloo", "gloo-cuda", "nccl"]
@@ -55,7 +55,7 @@ class CollectivesConfig:
     repeats: int = 10
     """timed runs"""
     timeout_s: float = 300.0
-    """limit of each collective and of all measurements of one number of ranks"""
+    """limit of each collective"""
 
     def __post_init__(self) -> None:
         for name, choices in (("operations", get_args(Operation)), ("backends", get_args(Backend))):
@@ -108,19 +108,32 @@ def measure(config: CollectivesConfig) -> list[Measurement]:
 
     Raises:
         ValueError: more ranks than GPUs for NCCL, or no GPU for gloo-cuda.
-        WorkerError: a rank failed, gave a wrong result, or took too long.
+        ChildFailedError: a rank failed, gave a wrong result, or waited too long.
     """
     rows = []
     for backend in config.backends:
-        if backend == "gloo-cuda" and not torch.cuda.is_available():
-            raise ValueError("backend 'gloo-cuda' needs a GPU, and torch finds none here; use 'gloo'")
         for world_size in config.world_sizes:
-            kind = "nccl" if backend == "nccl" else "gloo"
-            arguments = (config, backend)
-            rows += run_workers(
-                measure_rank, world_size, arguments=arguments, backend=kind, timeout_s=config.timeout_s
-            )[0]
+            _check_gpus(backend, world_size)
+            rows += launch(_measure_in_group, world_size, config, backend)[0]
     return rows
+
+
+def _check_gpus(backend: Backend, world_size: int) -> None:
+    gpus = torch.cuda.device_count()
+    if backend == "gloo-cuda" and not gpus:
+        raise ValueError("backend 'gloo-cuda' needs a GPU, and torch finds none here; use 'gloo'")
+    if backend == "nccl" and gpus < world_size:
+        raise ValueError(
+            f"NCCL needs one GPU per rank; got {world_size} ranks and {gpus} GPUs; use 'gloo' or fewer ranks"
+        )
+
+
+def _measure_in_group(config: CollectivesConfig, backend: Backend) -> list[Measurement]:
+    """The life of one process; one thread, as the ranks share the processors."""
+    torch.set_num_threads(1)
+    device = torch.device("cuda" if backend == "nccl" else "cpu")
+    with joined_group(device=device, timeout_s=config.timeout_s):
+        return measure_rank(config, backend)
 
 
 def measure_rank(config: CollectivesConfig, backend: Backend) -> list[Measurement]:

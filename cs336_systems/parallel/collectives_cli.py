@@ -33,7 +33,7 @@ class CollectivesOptions:
     repeats: int = 10
     """timed runs"""
     timeout_s: float = 300.0
-    """limit for all measurements of one number of ranks"""
+    """limit of each collective"""
     out: Path | None = None
     """folder for collectives.json, report.md and report.html"""
     json: bool = False

@@ -70,8 +70,8 @@ class FSDP(nn.Module):
             weight = self.weights.get(id(getattr(layer, "weight", None)))
             if weight is not None or isinstance(layer, RMSNorm):
                 layer.forward = _forward_of(layer, weight, self)
-        sharded = {id(weight.parameter) for weight in self.weights.values()}
-        self.replicated = [p for p in module.parameters() if id(p) not in sharded]
+        self.sharded = [weight.parameter for weight in self.weights.values()]
+        self.replicated = [p for p in module.parameters() if id(p) not in self.weights]
         self._shared_buffers = persistent_buffers(module)
 
     def _shard(self, keep_whole: Sequence[str]) -> dict[int, ShardedWeight]:
@@ -90,8 +90,8 @@ class FSDP(nn.Module):
 
     def forward(self, *inputs: Any, **kwargs: Any) -> Any:
         """The module's own."""
-        self._order.restart()
-        return self.module(*inputs, **kwargs)
+        with self._order.learning():
+            return self.module(*inputs, **kwargs)
 
     @contextlib.contextmanager
     def no_sync(self) -> Iterator[None]:
@@ -134,24 +134,34 @@ class FSDP(nn.Module):
 
 
 class _Prefetch:
-    """Which layer follows which, learnt from the last pass; at most two layers are gathered at a time."""
+    """Which layer follows which, learnt from the last pass; at most two layers are gathered at a time.
+
+    Layers also run outside of a pass: in evaluation, and again in backward where activations are checkpointed. They
+    teach nothing there, and the latter go backwards from segment to segment, so nothing is gathered ahead of them.
+    """
 
     def __init__(self) -> None:
+        self._is_learning = False
         self.after: dict[int, tuple[ShardedWeight, torch.dtype]] = {}
         self.before: dict[int, tuple[ShardedWeight, torch.dtype]] = {}
         self._last: tuple[int, ShardedWeight, torch.dtype] | None = None
 
-    def restart(self) -> None:
-        """A new forward pass begins."""
-        self._last = None
+    @contextlib.contextmanager
+    def learning(self) -> Iterator[None]:
+        """One forward pass."""
+        self._last, self._is_learning = None, True
+        try:
+            yield
+        finally:
+            self._is_learning = False
 
     def entered(self, layer: int, weight: ShardedWeight, dtype: torch.dtype) -> None:
         """A layer begins its forward: the layer before it is done, so the next one's weight may come."""
-        if self._last is not None:
+        if self._is_learning and self._last is not None:
             self.after[self._last[0]] = (weight, dtype)
             self.before[layer] = self._last[1:]
         self._last = (layer, weight, dtype)
-        if layer in self.after:
+        if layer in self.after and (self._is_learning or not torch.is_grad_enabled()):
             self.after[layer][0].start_gather(self.after[layer][1])
 
     def needed_in_backward(self, layer: int) -> None:

@@ -19,6 +19,20 @@ import torch
 from torch import Tensor
 
 
+def offload(optimizer: torch.optim.Optimizer, *, dtype: torch.dtype | None = None) -> OffloadedOptimizer:
+    """An optimizer that has made no step yet, with its state on the CPU from now on; see `OffloadedOptimizer`."""
+    groups = [{**group, "params": list(group["params"])} for group in optimizer.param_groups]
+
+    def on_copies(first: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        optimizer.param_groups.clear()
+        optimizer.state.clear()
+        for group in first:
+            optimizer.add_param_group(group)
+        return optimizer
+
+    return OffloadedOptimizer(groups, on_copies, dtype=dtype)
+
+
 class OffloadedOptimizer(torch.optim.Optimizer):
     """Wraps an optimizer class so that its state, and a copy of the weights, are on the CPU.
 
@@ -113,6 +127,16 @@ class OffloadedOptimizer(torch.optim.Optimizer):
             self._versions[p] = p._version
         for copy, saved in zip(self._ordered_copies(), state_dict.get("copies", ()), strict=False):
             copy.detach().copy_(saved)
+
+    def __getattr__(self, name: str) -> Any:
+        """An optimizer that averages weights (schedule-free) offers the average here too."""
+        if name == "evaluation_weights" and hasattr(self.__dict__.get("_inner"), name):
+            return self._evaluation_weights
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def _evaluation_weights(self) -> dict[Tensor, Tensor]:
+        averages = self._inner.evaluation_weights()  # type: ignore[union-attr]
+        return {p: averages[copy].to(p) for p, copy in self._copies.items() if copy in averages}
 
     def _ordered_copies(self) -> list[Tensor]:
         """In the order of the groups."""

@@ -16,6 +16,7 @@ have process groups of their own, because NCCL delivers what one group is given 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -91,13 +92,16 @@ class PipelineStage(nn.Module):
         """Whether it gives logits."""
         return self.stage == self.num_stages - 1
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Token ids (batch, seq) or activations (batch, seq, d_model) in; activations or logits out."""
-        positions = torch.arange(x.shape[1], device=x.device)
+    def forward(self, x: Tensor, cache: list[Any] | None = None, start: int = 0) -> Tensor:
+        """Token ids (batch, seq) or activations (batch, seq, d_model) in; activations or logits out.
+
+        `cache` and `start` as in TransformerLM; of the cache's entries the own layers' are used.
+        """
+        positions = torch.arange(start, start + x.shape[1], device=x.device)
         if self.is_first:
             x = self._embed(x, positions)
-        for layer in self.layers.values():
-            x = layer(x, positions)
+        for index, layer in self.layers.items():
+            x = layer(x, positions, None if cache is None else cache[int(index)])
         if not self.is_last:
             return x
         logits, cap = self.lm_head(self.ln_final(x)), self.config.logit_softcap
@@ -142,6 +146,7 @@ class Pipeline:
         schedule: Schedule,
         *,
         loss_function: LossFunction = nn_utils.cross_entropy,
+        precision: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
     ) -> Float[Tensor, ""]:
         """Forward and backward of a batch; gradients are added to the stage's parameters.
 
@@ -150,6 +155,7 @@ class Pipeline:
                 targets; the others need their shape). Micro-batches may differ by one row.
             schedule: a list of passes per stage, from `pipeline_schedule.SCHEDULES`.
             loss_function: (logits, targets) -> mean over the tokens; only the last stage calls it.
+            precision: makes the context of a forward pass, such as an autocast; nothing special by default.
 
         Returns:
             Mean loss of the batch, on every rank.
@@ -162,10 +168,30 @@ class Pipeline:
         count = check_schedule(schedule)
         if count > inputs.shape[0]:
             raise ValueError(f"a batch of {inputs.shape[0]} rows cannot be cut into {count} micro-batches; use fewer")
-        run = _Step(self, inputs.tensor_split(count), targets.tensor_split(count), loss_function)
+        run = _Step(self, inputs.tensor_split(count), targets.tensor_split(count), loss_function, precision)
         for work in schedule[self.stage.stage]:
             run.perform(work)
         return run.finish()
+
+    @torch.no_grad()
+    def logits(
+        self, token_ids: Int[Tensor, "batch seq"], cache: list[Any] | None = None, start: int = 0
+    ) -> Float[Tensor, "batch seq vocab"]:
+        """The model's logits on every rank, one stage after the other; for evaluation. Arguments as TransformerLM's."""
+        stage, index = self.stage, self.stage.stage
+        weight = next(stage.parameters())
+        x = token_ids
+        if not stage.is_first:
+            x = self.receive(weight.new_empty((*token_ids.shape, stage.config.d_model)), index - 1, "forward")
+        x = stage(x, cache, start).to(weight.dtype)
+        if not stage.is_last:
+            work = self.send(x, index + 1, "forward")
+            x = weight.new_empty((*token_ids.shape, stage.config.vocab_size))
+            if work is not None:
+                work.wait()
+        x = x.contiguous()
+        dist.broadcast(x, self._ranks[-1], group=self.group)
+        return x
 
     def send(self, tensor: Tensor, to: int, kind: str) -> dist.Work | None:
         """Start sending to a stage."""
@@ -184,10 +210,15 @@ class _Step:
     """What a stage remembers during one step: activations that wait for their backward pass, and sends under way."""
 
     def __init__(
-        self, pipeline: Pipeline, inputs: tuple[Tensor, ...], targets: tuple[Tensor, ...], loss_function: LossFunction
+        self,
+        pipeline: Pipeline,
+        inputs: tuple[Tensor, ...],
+        targets: tuple[Tensor, ...],
+        loss_function: LossFunction,
+        precision: Callable[[], contextlib.AbstractContextManager[Any]],
     ):
         self.pipeline, self.stage = pipeline, pipeline.stage
-        self.inputs, self.targets, self.loss_function = inputs, targets, loss_function
+        self.inputs, self.targets, self.loss_function, self.precision = inputs, targets, loss_function, precision
         self.num_tokens = sum(ids.numel() for ids in inputs)
         self.waiting: dict[int, tuple[Tensor, Tensor]] = {}
         self.sends: list[tuple[Any, Tensor]] = []
@@ -207,12 +238,14 @@ class _Step:
         else:
             shape = self.like.new_empty((*ids.shape, self.stage.config.d_model))
             x = self.pipeline.receive(shape, index - 1, "forward").requires_grad_()
-        output = self.stage(x)
-        if self.stage.is_last:
-            share = ids.numel() / self.num_tokens
-            output = self.loss_function(output, self.targets[micro_batch]) * share
-            self.loss += output.detach()
-        else:
+        with self.precision():
+            output = self.stage(x)
+            if self.stage.is_last:
+                share = ids.numel() / self.num_tokens
+                output = self.loss_function(output, self.targets[micro_batch]) * share
+                self.loss += output.detach()
+        if not self.stage.is_last:
+            output = output.to(self.like.dtype)
             self._send(output, index + 1, "forward")
         self.waiting[micro_batch] = (x, output)
 

@@ -1,4 +1,4 @@
-"""The group of processes that train together: join it, compare what they hold, move tensors between them.
+"""The group of processes that train together: start and join it, compare what they hold, move tensors between them.
 
 A program is started once per process (by `torchrun`, which sets RANK, WORLD_SIZE and an address to meet); the processes
 meet in a group, after which all of them call the same collectives in the same order. gloo carries CPU tensors, NCCL
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -53,6 +53,29 @@ def joined_group(*, device: torch.device, timeout_s: float = COLLECTIVE_TIMEOUT_
         yield
     finally:
         dist.destroy_process_group()
+
+
+def launch(function: Callable[..., Any], world_size: int, *arguments: Any) -> list[Any]:
+    """What `function(*arguments)` returns in each of `world_size` new processes, as if torchrun had started them.
+
+    Args:
+        function: importable by name; it joins the group by `joined_group`, whose time limit lets nobody wait for ever.
+        arguments, and the results: anything that pickles.
+
+    Raises:
+        ValueError: fewer than one process.
+        ChildFailedError: a process failed (with its traceback) or died; the others have been ended.
+    """
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    if world_size < 1:
+        raise ValueError(f"world_size must be at least 1; got {world_size}")
+    config = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=world_size, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
+        run_id=function.__name__, max_restarts=0,
+    )  # fmt: skip
+    results = elastic_launch(config, function)(*arguments)
+    return [results[rank] for rank in range(world_size)]
 
 
 def require_group() -> None:

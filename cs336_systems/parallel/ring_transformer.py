@@ -24,6 +24,8 @@ from torch import Tensor, nn
 
 from cs336_basics import nn_utils
 from cs336_basics.model import CausalMultiHeadSelfAttention, TransformerLM
+from cs336_systems.parallel.activation_checkpointing import run_plan
+from cs336_systems.parallel.checkpointing_plan import plan_none
 from cs336_systems.parallel.context_parallel import Layout, own_positions, ring_attention
 from cs336_systems.parallel.tensor_parallel import Group, check_plain
 
@@ -46,35 +48,52 @@ def gather_sequence(local: Tensor, layout: Layout = "zigzag", *, group: Group = 
     return torch.cat(parts, dim=1)[:, torch.cat(orders).argsort()]
 
 
-class RingSelfAttention(nn.Module):
-    """`CausalMultiHeadSelfAttention` over a sequence that the ranks of a group share; it takes over the projections."""
+class RingSelfAttention(CausalMultiHeadSelfAttention):
+    """`CausalMultiHeadSelfAttention` that, while `ring` is set, sees a sequence which the ranks of a group share."""
 
-    def __init__(self, attention: CausalMultiHeadSelfAttention, layout: Layout, group: Group):
-        super().__init__()
-        self.num_heads, self.layout, self.group = attention.num_heads, layout, group
-        self.q_proj, self.k_proj, self.v_proj = attention.q_proj, attention.k_proj, attention.v_proj
-        self.output_proj, self.positional_encoder = attention.output_proj, attention.positional_encoder
+    ring: tuple[Layout, Group] | None = None
 
     def forward(
-        self, x: Float[Tensor, "... local d_model"], token_positions: Int[Tensor, "... local"], cache: Any = None
-    ) -> Float[Tensor, "... local d_model"]:
+        self,
+        x: Float[Tensor, "... seq d_model"],
+        token_positions: Int[Tensor, "... seq"] | None = None,
+        cache: Any = None,
+    ) -> Float[Tensor, "... seq d_model"]:
         """Attend from the own tokens, at their positions in the whole sequence, to all earlier ones."""
-        if cache is not None:
-            raise ValueError("context parallelism trains and scores; to decode with a cache use the model itself")
+        if self.ring is None:
+            return super().forward(x, token_positions, cache)
+        assert cache is None and token_positions is not None
+        layout, group = self.ring
         q, k, v = (
             rearrange(project(x), "... seq (heads d_k) -> ... heads seq d_k", heads=self.num_heads)
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
         if self.positional_encoder is not None:
             q, k = self.positional_encoder(q, token_positions), self.positional_encoder(k, token_positions)
-        heads = ring_attention(q, k, v, layout=self.layout, group=self.group)
+        heads = ring_attention(q, k, v, layout=layout, group=group)
         return self.output_proj(rearrange(heads, "... heads seq d_k -> ... seq (heads d_k)"))
+
+
+class _OnTheRing(nn.Module):
+    """A block at given positions whose attention goes round the ring, also when it is run again in backward."""
+
+    def __init__(self, layer: Any, positions: Tensor, ring: tuple[Layout, Group]):
+        super().__init__()
+        self.layer, self.positions, self.ring = layer, positions, ring
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.layer.attn.ring = self.ring
+        try:
+            return self.layer(x, self.positions)
+        finally:
+            self.layer.attn.ring = None
 
 
 class ContextParallelLM(nn.Module):
     """A TransformerLM that takes this rank's tokens and gives their logits.
 
-    It changes the model's attention in place and holds it as `.module`, whose state dict keeps its names.
+    It holds the model as `.module`, whose names stay; called by itself, the model works on whole sequences as ever.
+    A plan for activation checkpointing that the model has is followed.
 
     Raises:
         ValueError: dropout, or a variant in which more than plain attention looks at other tokens.
@@ -85,7 +104,7 @@ class ContextParallelLM(nn.Module):
         check_plain(model.config, "context parallelism")
         blocks: list[Any] = list(model.layers)
         for layer in blocks:
-            layer.attn = RingSelfAttention(layer.attn, layout, group)
+            layer.attn.__class__ = RingSelfAttention
         self.module, self.layout, self.group = model, layout, group
 
     def forward(self, token_ids: Int[Tensor, "batch local"]) -> Float[Tensor, "batch local vocab"]:
@@ -100,9 +119,9 @@ class ContextParallelLM(nn.Module):
                 f"the model sees at most context_length={model.config.context_length} tokens; got {seq} over all ranks"
             )
         positions = own_positions(seq, self.layout, group=self.group).to(token_ids.device)
-        x = model._embed(token_ids, positions)
-        for layer in model.layers:
-            x = layer(x, positions)
+        layers = [_OnTheRing(layer, positions, (self.layout, self.group)) for layer in model.layers]
+        plan = getattr(model, "plan", plan_none(len(layers))) if torch.is_grad_enabled() else plan_none(len(layers))
+        x = run_plan(plan, layers, model._embed(token_ids, positions))
         logits, cap = model.lm_head(model.ln_final(x)), model.config.logit_softcap
         return logits if cap is None else nn_utils.softcap(logits, cap)
 

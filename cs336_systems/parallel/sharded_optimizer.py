@@ -55,6 +55,10 @@ class ShardedOptimizer(torch.optim.Optimizer):
         """The process that updates `p`."""
         return self.owners[p]
 
+    def choose_owner(self, p: Tensor) -> int:
+        """The process that owns least so far; every process must choose the same."""
+        return self._loads.index(min(self._loads))
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters during training; every process must do so."""
         if not self._building:
@@ -67,7 +71,7 @@ class ShardedOptimizer(torch.optim.Optimizer):
     def _keep_own(self, index: int) -> None:
         """Give out the parameters of a new group and leave the inner optimizer those of this process."""
         for p in sorted(self.param_groups[index]["params"], key=lambda p: -p.numel()):
-            self.owners[p] = self._loads.index(min(self._loads))
+            self.owners[p] = self.choose_owner(p)
             self._loads[self.owners[p]] += p.numel()
         group = self.inner.param_groups[index]
         for p in group["params"]:
@@ -80,11 +84,11 @@ class ShardedOptimizer(torch.optim.Optimizer):
         copy_hyperparameters(self.param_groups, self.inner.param_groups)
         result = self.inner.step(**kwargs) if closure is None else self.inner.step(closure, **kwargs)
         copy_hyperparameters(self.inner.param_groups, self.param_groups)
-        self._send(self.owners)
+        self.send(self.owners)
         return result
 
     @torch.no_grad()
-    def _send(self, owners: dict[Tensor, int]) -> None:
+    def send(self, owners: dict[Tensor, int]) -> None:
         """Overwrite each tensor by its owner's, in the same order on every process."""
         for rank in range(dist.get_world_size()):
             broadcast_tensors([p for p, owner in owners.items() if owner == rank], source=rank)
@@ -98,7 +102,7 @@ class ShardedOptimizer(torch.optim.Optimizer):
     def _evaluation_weights(self) -> dict[Tensor, Tensor]:
         own = self.inner.evaluation_weights()  # type: ignore[attr-defined]
         values = {p: own.get(p, p).detach().clone() for p in self.owners}
-        self._send({value: self.owners[p] for p, value in values.items()})
+        self.send({value: self.owners[p] for p, value in values.items()})
         return values
 
     # State: always in the layout of the same optimizer on one process
@@ -109,7 +113,9 @@ class ShardedOptimizer(torch.optim.Optimizer):
 
     def _own_state(self) -> dict[int, Any]:
         places = self._places()
-        return {places[p]: {k: _on_cpu(v) for k, v in state.items()} for p, state in self.inner.state.items()}
+        own = [places[p] for group in self.inner.param_groups for p in group["params"]]
+        states = self.inner.state_dict()["state"]
+        return {own[index]: {k: _on_cpu(v) for k, v in state.items()} for index, state in states.items()}
 
     def _whole_state(self, parts: Iterable[dict[int, Any]]) -> dict[str, Any]:
         places = self._places()

@@ -206,6 +206,11 @@ class _GatherLastAxis(torch.autograd.Function):
         return grads[0].chunk(n, dim=-1)[rank].contiguous(), None
 
 
+def whole_of_shards(shard: Tensor, dim: int, group: Group = None) -> Tensor:
+    """The tensor of which each rank gives its slice along `dim`."""
+    return torch.cat(_all_gather(shard, group), dim=dim)
+
+
 def _all_gather(x: Tensor, group: Group) -> list[Tensor]:
     """`x` of every rank, in rank order."""
     parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size(group))]
@@ -239,7 +244,7 @@ def gather_parameters(
     for name, p in model.named_parameters(remove_duplicate=False):
         part = value(p)
         if part is not None:
-            full[name] = torch.cat(_all_gather(part, group), dim=dims[name]) if name in dims else part.clone()
+            full[name] = whole_of_shards(part, dims[name], group) if name in dims else part.clone()
     return full
 
 

@@ -17,12 +17,12 @@ from cs336_systems.parallel.collectives import (
     measure_rank,
     prepare,
 )
-from cs336_systems.parallel.worker_processes import run_workers
+from tests.processes import run_processes
 
 OPERATIONS = ("all_reduce", "all_gather", "reduce_scatter", "broadcast", "all_to_all")
 
 
-def prepared_results() -> dict[str, list[float]]:
+def prepared_results(rank: int) -> dict[str, list[float]]:
     """What each collective leaves on this rank, whose numbers are all rank + 1."""
     results = {}
     for operation in OPERATIONS:
@@ -33,20 +33,20 @@ def prepared_results() -> dict[str, list[float]]:
 
 
 def test_each_operation_does_what_its_name_says():
-    for result in run_workers(prepared_results, 3):
+    for result in run_processes(prepared_results, 3):
         assert result["all_reduce"] == [6.0] * 6
         assert result["all_gather"] == result["all_to_all"] == [1, 1, 2, 2, 3, 3]
         assert result["reduce_scatter"] == [6.0, 6.0]
         assert result["broadcast"] == [1.0] * 6
 
 
-def all_rows() -> list[Measurement]:
+def all_rows(rank: int) -> list[Measurement]:
     config = CollectivesConfig(operations=OPERATIONS, sizes_mb=(0.00001, 0.01), warmups=1, repeats=3)
     return measure_rank(config, "gloo")
 
 
 def test_rows_are_the_same_on_all_ranks():
-    first, second = run_workers(all_rows, 2)
+    first, second = run_processes(all_rows, 2)
     assert first == second
     assert [(row.operation, row.size_bytes) for row in first] == [(o, s) for o in OPERATIONS for s in (8, 10_000)]
     assert all(0 < row.fastest_s <= row.median_s <= row.slowest_s for row in first)

@@ -17,13 +17,13 @@ from cs336_systems.parallel.ring_transformer import (
     gather_sequence,
     shard_sequence,
 )
-from cs336_systems.parallel.worker_processes import run_workers
+from tests.processes import run_processes
 from tests.unit.systems.parallel_cases import TOLERANCE, single_process, tiny_batch, tiny_model
 
 MODELS: list[dict[str, Any]] = [{}, {"positions": "learned", "logit_softcap": 5.0, "tie_embeddings": True}]
 
 
-def attention_cases() -> None:
+def attention_cases(rank: int) -> None:
     """Outputs and gradients, causal and not, both layouts, also with scores far from zero and a strided gradient."""
     torch.manual_seed(4)
     for layout in ("contiguous", "zigzag"):
@@ -46,9 +46,9 @@ def attention_cases() -> None:
     assert ring_attention(*half).dtype == torch.bfloat16
 
 
-def model_cases() -> list[Any]:
+def model_cases(rank: int) -> list[Any]:
     """Whole logits, mean loss and gradients by model and layout; and what goes round in a circle."""
-    attention_cases()
+    attention_cases(rank)
     results = []
     for changes in MODELS:
         for layout in ("contiguous", "zigzag"):
@@ -68,7 +68,7 @@ def model_cases() -> list[Any]:
 
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_ring_attention_and_model_equal_a_single_process(world_size):
-    for results in run_workers(model_cases, world_size):
+    for results in run_processes(model_cases, world_size):
         for changes, logits, loss, grads in results:
             expected_logits, expected_loss, expected = single_process(*tiny_batch(seq=16), **changes)
             torch.testing.assert_close(logits, expected_logits, **TOLERANCE)
@@ -78,7 +78,7 @@ def test_ring_attention_and_model_equal_a_single_process(world_size):
                 torch.testing.assert_close(grads[name], grad, **TOLERANCE, msg=lambda text, n=name: f"{n}: {text}")
 
 
-def wrong_calls() -> list[str]:
+def wrong_calls(rank: int) -> list[str]:
     x = torch.zeros(1, 3, 4)
     model = ContextParallelLM(tiny_model())
     calls = [
@@ -97,8 +97,8 @@ def wrong_calls() -> list[str]:
 
 
 def test_a_ring_of_one_and_wrong_calls():
-    run_workers(attention_cases, 1)
-    for texts in run_workers(wrong_calls, 2):
+    run_processes(attention_cases, 1)
+    for texts in run_processes(wrong_calls, 2):
         lengths, cut, context, cache = texts
         assert "same tokens" in lengths
         assert "4 equal pieces; got 6 tokens; use 8" in cut

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from cs336_basics.optimizer import AdamW
 from cs336_systems.parallel.pipeline_parallel import Pipeline, PipelineStage, layers_of_stages
 from cs336_systems.parallel.pipeline_schedule import SCHEDULES, Pass, Schedule
-from cs336_systems.parallel.worker_processes import run_workers
+from tests.processes import run_processes
 from tests.unit.systems.parallel_cases import TOLERANCE, single_process, tiny_batch, tiny_model
 
 BATCH = 5  # three micro-batches of 2, 2 and 1 rows: their means do not count alike
@@ -28,9 +28,9 @@ def backwards_in_reverse(stages: int, micro_batches: int) -> Schedule:
     return [[*forwards, *(Pass("backward", m) for m in reversed(range(micro_batches)))] for _ in range(stages)]
 
 
-def run_pipelines() -> list[Any]:
+def run_pipelines(rank: int) -> list[Any]:
     """Loss and own gradients by model and schedule; two steps each, gradients adding up."""
-    n, rank = dist.get_world_size(), dist.get_rank()
+    n = dist.get_world_size()
     inputs, targets = tiny_batch(BATCH)
     results = []
     for changes in MODELS:
@@ -46,7 +46,7 @@ def run_pipelines() -> list[Any]:
 
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_a_pipeline_equals_a_single_process(world_size):
-    by_rank = run_workers(run_pipelines, world_size)
+    by_rank = run_processes(run_pipelines, world_size)
     for per_rank in zip(*by_rank, strict=True):
         changes = per_rank[0][0]
         _, expected_loss, expected = single_process(*tiny_batch(BATCH), **changes)
@@ -60,8 +60,8 @@ def test_a_pipeline_equals_a_single_process(world_size):
             torch.testing.assert_close(grads[name], 2 * grad, **TOLERANCE, msg=lambda text, n=name: f"{n}: {text}")
 
 
-def train_a_pipeline() -> list[float]:
-    stage = PipelineStage(tiny_model(num_layers=2), stage=dist.get_rank(), num_stages=dist.get_world_size())
+def train_a_pipeline(rank: int) -> list[float]:
+    stage = PipelineStage(tiny_model(num_layers=2), stage=rank, num_stages=dist.get_world_size())
     pipeline, optimizer = Pipeline(stage), AdamW(stage.parameters(), lr=0.01)
     losses = []
     for _ in range(4):
@@ -82,12 +82,12 @@ def test_loss_curve_equals_a_single_process():
         loss.backward()
         optimizer.step()
         expected.append(loss.item())
-    for losses in run_workers(train_a_pipeline, 2):
+    for losses in run_processes(train_a_pipeline, 2):
         assert losses == pytest.approx(expected, rel=1e-7)
 
 
-def wrong_calls() -> list[str]:
-    rank, n = dist.get_rank(), dist.get_world_size()
+def wrong_calls(rank: int) -> list[str]:
+    n = dist.get_world_size()
     texts = []
     try:
         Pipeline(PipelineStage(tiny_model(num_layers=2), stage=1 - rank, num_stages=n))
@@ -102,8 +102,8 @@ def wrong_calls() -> list[str]:
     return texts
 
 
-def wait_for_a_neighbour_that_went_away() -> str:
-    rank, n = dist.get_rank(), dist.get_world_size()
+def wait_for_a_neighbour_that_went_away(rank: int) -> str:
+    n = dist.get_world_size()
     pipeline = Pipeline(PipelineStage(tiny_model(num_layers=2), stage=rank, num_stages=n), timeout_s=6)
     if rank == 1:
         try:
@@ -114,11 +114,11 @@ def wait_for_a_neighbour_that_went_away() -> str:
 
 
 def test_a_message_that_never_comes_is_an_error():
-    assert "imed out" in run_workers(wait_for_a_neighbour_that_went_away, 2)[1]
+    assert "imed out" in run_processes(wait_for_a_neighbour_that_went_away, 2)[1]
 
 
 def test_wrong_calls():
-    for rank, texts in enumerate(run_workers(wrong_calls, 2)):
+    for rank, texts in enumerate(run_processes(wrong_calls, 2)):
         assert f"rank {rank} of 2 must hold stage {rank}" in texts[0]
         assert "schedule is for 3 stages" in texts[1]
         assert "4 rows cannot be cut into 9 micro-batches" in texts[2]

@@ -1,4 +1,4 @@
-"""Runs of the training loop on two processes: against a loop written out here, against each other, and resumed."""
+"""Runs of the training loop on two processes: against a loop written out here, one process, each other, and resumed."""
 
 from __future__ import annotations
 
@@ -15,22 +15,38 @@ from cs336_basics.model_config import ModelConfig
 from cs336_basics.runs.config import config_from_dict
 from cs336_basics.training import train
 from cs336_basics.training_config import OptimizerConfig, TrainConfig
+from cs336_systems.parallel.parallel_config import ParallelConfig
 from tests.processes import run_processes
 from tests.unit.basics.tiny_run import tiny_config
 
-NAMES = ("ddp", "zero1", "zero2", "fsdp")
+SPREAD = {
+    "ddp": ParallelConfig("ddp", bucket_mb=0.001),
+    "ddp-naive": ParallelConfig("ddp-naive"),
+    "ddp-flat": ParallelConfig("ddp-flat", offload_optimizer=True),
+    "ddp-overlapped": ParallelConfig("ddp-overlapped", activation_checkpointing="nested"),
+    "zero1": ParallelConfig("zero1"),
+    "zero1 offloaded": ParallelConfig("zero1", offload_optimizer=True),
+    "zero2": ParallelConfig("zero2", bucket_mb=0.001, activation_checkpointing="2"),
+    "fsdp": ParallelConfig("fsdp"),
+    "fsdp offloaded": ParallelConfig("fsdp", offload_optimizer=True, activation_checkpointing="all"),
+}
+"""each process with batches of its own"""
+SHARED = {
+    "tensor": ParallelConfig("tensor", activation_checkpointing="all"),
+    "tensor offloaded": ParallelConfig("tensor", offload_optimizer=True),
+    "pipeline": ParallelConfig("pipeline"),
+    "pipeline offloaded": ParallelConfig("pipeline", schedule="gpipe", micro_batches=3, offload_optimizer=True),
+    "context": ParallelConfig("context", activation_checkpointing="2"),
+    "context contiguous": ParallelConfig("context", context_layout="contiguous", offload_optimizer=True),
+}
+"""both processes on the batches of one"""
+ALL = {**SPREAD, **SHARED}
 
 
 def config_for(corpus: Path, optimizer: str = "adamw", **changes: Any) -> TrainConfig:
-    """Six steps of a model without dropout whose 257 rows no even number divides; the norm is clipped each time."""
-    model = ModelConfig(vocab_size=257, context_length=16, d_model=16, num_layers=2, num_heads=2, d_ff=24)
-    options: dict[str, Any] = {
-        "model": model,
-        "num_steps": 6,
-        "checkpoint_every": 3,
-        "eval_every": 6,
-        "sample_tokens": 3,
-    }
+    """Six steps of a model without dropout whose 258 rows four does not divide; the norm is clipped each time."""
+    model = ModelConfig(vocab_size=258, context_length=16, d_model=16, num_layers=2, num_heads=2, d_ff=24)
+    options: dict[str, Any] = {"model": model, "num_steps": 6, "checkpoint_every": 3, "eval_every": 6}
     schedule = "constant" if optimizer == "schedule_free" else "cosine"
     settings = OptimizerConfig(
         name=optimizer, schedule=schedule, max_learning_rate=0.01, warmup_steps=1, max_grad_norm=0.5
@@ -38,18 +54,19 @@ def config_for(corpus: Path, optimizer: str = "adamw", **changes: Any) -> TrainC
     return tiny_config(corpus, **(options | {"optimizer": settings, "ema_decay": 0.5, "sample_tokens": 3} | changes))
 
 
-Job = tuple[str, TrainConfig, Path]
-"""strategy, configuration, run directory"""
+Job = tuple[ParallelConfig, TrainConfig, Path]
+"""how, what, run directory"""
 
 
 def trained(rank: int, jobs: list[Job]) -> None:
     """One process's part of several runs, without their plots, which cost more than the training."""
     from cs336_basics import training
-    from cs336_systems.parallel.strategies import STRATEGIES
+    from cs336_systems.parallel.strategies import make_strategy
 
     training._plot = lambda *arguments: False
-    for name, config, directory in jobs:
-        training.train(config, directory, strategy=STRATEGIES[name](), progress=False)
+    for parallel, config, directory in jobs:
+        parallel.check_run(config)
+        training.train(config, directory, strategy=make_strategy(parallel), progress=False)
 
 
 def run(jobs: list[Job], world_size: int = 2) -> list[dict[str, torch.Tensor]]:
@@ -62,9 +79,10 @@ def run(jobs: list[Job], world_size: int = 2) -> list[dict[str, torch.Tensor]]:
 
 @pytest.fixture(scope="module")
 def runs(corpus, tmp_path_factory) -> Path:
-    """A folder with one finished run per strategy."""
+    """A folder with one finished run per case, and that of one process."""
     folder = tmp_path_factory.mktemp("runs")
-    run([(name, config_for(corpus), folder / name) for name in NAMES])
+    run([(parallel, config_for(corpus), folder / name) for name, parallel in ALL.items()])
+    train(config_for(corpus), folder / "single", progress=False)
     return folder
 
 
@@ -107,27 +125,76 @@ def oracle(config: TrainConfig, world_size: int) -> dict[str, torch.Tensor]:
     return averages
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_two_processes_train_as_one_on_all_batches(corpus, runs, name):
-    assert differences(weights_of(runs / name), oracle(config_for(corpus), 2), atol=2e-5) == []
+@pytest.fixture(scope="module")
+def oracles(corpus) -> dict[int, dict[str, torch.Tensor]]:
+    """Final weights by the number of batches of a step."""
+    return {number: oracle(config_for(corpus), number) for number in (1, 2)}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_two_processes_train_as_one_on_all_batches(runs, oracles, name):
+    batches = 2 if name in SPREAD else 1
+    assert differences(weights_of(runs / name), oracles[batches], atol=2e-5) == []
     records = [json.loads(line) for line in (runs / name / "log.jsonl").read_text().splitlines()]
-    assert records[-1]["tokens"] == 6 * 4 * 2 * 16 * 2
+    assert records[-1]["tokens"] == 6 * 4 * 2 * 16 * batches
     assert records[0]["grad_norm"] > 0.5, "clipping must have been at work"
 
 
+@pytest.mark.parametrize("name", SHARED)
+def test_validation_and_samples_are_those_of_one_process(runs, name):
+    actual, expected = (json.loads((runs / n / "log.jsonl").read_text().splitlines()[-1]) for n in (name, "single"))
+    assert actual["validation_loss"] == pytest.approx(expected["validation_loss"], abs=1e-5)
+    assert actual["sample"] == expected["sample"]
+    assert actual["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-3)
+
+
 @pytest.mark.parametrize(
-    ("optimizer", "names"), [("muon", ("ddp", "zero1", "zero2")), ("schedule_free", ("ddp", "zero1", "fsdp"))]
+    ("optimizer", "names"),
+    [
+        ("muon", ("ddp", "zero1", "zero1 offloaded", "zero2")),
+        ("schedule_free", ("ddp", "zero1 offloaded", "fsdp", "fsdp offloaded")),
+    ],
 )
 def test_other_optimizers_train_sharded_as_with_ddp(corpus, tmp_path, optimizer, names):
     config = config_for(corpus, optimizer, num_steps=3, ema_decay=0.0)
-    expected, *others = run([(name, config, tmp_path / name) for name in names])
+    expected, *others = run([(ALL[name], config, tmp_path / name) for name in names])
     for weights in others:
         assert differences(weights, expected, atol=2e-5) == []
 
 
-def test_fsdp_refuses_optimizers_of_whole_matrices(corpus, tmp_path):
-    with pytest.raises(RuntimeError, match="Muon looks at a matrix as a whole.*zero1 or zero2"):
-        run([("fsdp", config_for(corpus, "muon"), tmp_path / "run")])
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("fsdp", {"optimizer": "muon"}, "Muon looks at a matrix as a whole.*zero1 or zero2"),
+        ("tensor", {"optimizer": "soap"}, "SOAP looks at a matrix as a whole.*zero1 or zero2"),
+        ("tensor", {"heads": 1}, "num_heads to be a multiple of 2; got 1; choose 2"),
+        ("pipeline", {"layers": 1}, "got 1 layers for 2 stages"),
+        ("context", {"context": 18}, "4 equal pieces; got 18 tokens; use 20"),
+        ("pipeline", {"batch_size": 2}, "micro_batches=4 cannot be cut from batch_size=2"),
+        ("tensor", {"z_loss": 0.1}, "plain loss only; unset z_loss"),
+        ("fsdp", {"compile": True}, "cannot be compiled; use --no-compile"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(corpus, tmp_path, name, changes, message):
+    sizes = {"num_heads": changes.pop("heads", 2), "num_layers": changes.pop("layers", 2)}
+    model = ModelConfig(vocab_size=258, context_length=changes.pop("context", 16), d_model=16, d_ff=24, **sizes)
+    config = config_for(corpus, changes.pop("optimizer", "adamw"), model=model, **changes)
+    with pytest.raises((RuntimeError, ValueError), match=message):
+        run([(ParallelConfig(ALL[name].strategy), config, tmp_path / "run")])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"strategy": "ddq"}, "choose one of single, ddp-naive"),
+        ({"bucket_mb": 0.0}, "bucket_mb must be above 0"),
+        ({"activation_checkpointing": "0"}, "none, all, nested, or a number of layers above 0"),
+        ({"micro_batches": 0}, "micro_batches must be at least 1"),
+    ],
+)
+def test_bad_options(changes, message):
+    with pytest.raises(ValueError, match=message):
+        ParallelConfig(**changes)
 
 
 def halfway(directory: Path, source: Path) -> Path:
@@ -143,40 +210,54 @@ def halfway(directory: Path, source: Path) -> Path:
 
 
 def test_checkpoints_load_into_every_layout(corpus, runs, tmp_path):
-    """Two processes of any layout go on to the same end."""
-    config, pairs = config_for(corpus), list(zip(NAMES, (*NAMES[1:], "ddp"), strict=True))
-    jobs = [(after, config, halfway(tmp_path / f"{before} then {after}", runs / before)) for before, after in pairs]
+    """Any layout goes on from any other's checkpoint to the same end."""
+    config, pairs = config_for(corpus), []
+    for family in (list(SPREAD), list(SHARED)):
+        pairs += zip(family, [*family[1:], family[0]], strict=True)
+    jobs = [
+        (ALL[after], config, halfway(tmp_path / f"{before} then {after}", runs / before)) for before, after in pairs
+    ]
     for (before, _), weights in zip(pairs, run(jobs), strict=True):
         assert differences(weights, weights_of(runs / before), atol=2e-5) == [], before
 
 
-def test_all_layouts_write_the_same_checkpoint(runs):
-    stored = [torch.load(runs / name / "checkpoints/step_00000003.pt", weights_only=True) for name in NAMES]
+@pytest.mark.parametrize("name", ["tensor", "pipeline offloaded", "context"])
+def test_one_process_goes_on_for_several_and_several_for_one(corpus, runs, tmp_path, name):
+    config = config_for(corpus)
+    alone, together = halfway(tmp_path / "alone", runs / name), halfway(tmp_path / "together", runs / "single")
+    train(config, alone, progress=False)
+    (weights,) = run([(ALL[name], config, together)])
+    for ended in (weights_of(alone), weights):
+        assert differences(ended, weights_of(runs / "single"), atol=2e-5) == []
+
+
+@pytest.mark.parametrize("family", [tuple(SPREAD), ("single", *SHARED)], ids=["spread", "shared"])
+def test_all_layouts_write_the_same_checkpoint(runs, family):
+    stored = [torch.load(runs / name / "checkpoints/step_00000003.pt", weights_only=True) for name in family]
     for state in stored[1:]:
         assert state["optimizer"]["param_groups"] == stored[0]["optimizer"]["param_groups"]
         assert differences(state["model"], stored[0]["model"], atol=2e-5) == []
         assert differences(state["ema"]["average"], stored[0]["ema"]["average"], atol=2e-5) == []
+        assert state["optimizer"]["state"].keys() == stored[0]["optimizer"]["state"].keys()
         for place, moments in stored[0]["optimizer"]["state"].items():
             for key in ("m", "v"):
                 torch.testing.assert_close(state["optimizer"]["state"][place][key], moments[key], rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("source", "name", "world_size"), [("single", "fsdp", 2), ("fsdp", "single", 1), ("fsdp", "zero2", 3)]
+    ("source", "name", "world_size"),
+    [("single", "fsdp", 2), ("fsdp", "single", 1), ("fsdp", "zero2", 3), ("zero1", "tensor", 2), ("context", "ddp", 2)],
 )
-def test_another_number_of_processes_goes_on_from_a_checkpoint(corpus, runs, tmp_path, source, name, world_size):
+def test_another_number_of_batches_goes_on_from_a_checkpoint(corpus, runs, tmp_path, source, name, world_size):
     """It draws other batches from there on, so only the loss of the end is compared."""
-    config = config_for(corpus)
-    if source == "single":
-        train(config, tmp_path / "single", progress=False)
-    origin = (tmp_path if source == "single" else runs) / source
-    directory = halfway(tmp_path / f"{source} then {name}", origin)
+    config, directory = config_for(corpus), halfway(tmp_path / "after", runs / source)
     if name == "single":
         train(config, directory, progress=False)
     else:
-        run([(name, config, directory)], world_size)
+        run([(ALL[name], config, directory)], world_size)
     kept, original = (
-        [json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()] for path in (directory, origin)
+        [json.loads(line) for line in (path / "log.jsonl").read_text().splitlines()]
+        for path in (directory, runs / source)
     )
     assert kept[0] == original[0], "the log up to the checkpoint is the first run's"
     assert abs(kept[-1]["train_loss"] - original[-1]["train_loss"]) < 0.5
@@ -188,7 +269,9 @@ def test_variants_train_sharded_as_with_ddp(corpus, tmp_path):
     variants = [{"tie_embeddings": True}, {"moe": {"num_experts": 4, "bias_balancing": True}}, {"latent_attention": {}}]
     models = [config_from_dict(ModelConfig, {**sizes, **variant}) for variant in variants]
     configs = [config_for(corpus, model=model, num_steps=2, checkpoint_every=2) for model in models]
-    jobs = [(name, c, tmp_path / f"{name} {i}") for i, c in enumerate(configs) for name in ("ddp", "fsdp")]
+    jobs = [
+        (ParallelConfig(name), c, tmp_path / f"{name} {i}") for i, c in enumerate(configs) for name in ("ddp", "fsdp")
+    ]
     weights = run(jobs)
     for variant, expected, actual in zip(variants, weights[::2], weights[1::2], strict=True):
         assert differences(actual, expected, atol=1e-4) == [], variant

@@ -23,7 +23,7 @@ from cs336_systems.parallel.tensor_parallel import (
     tensor_parallel_gradient_norm,
 )
 from cs336_systems.parallel.vocab_parallel import VocabParallelEmbedding, vocab_parallel_cross_entropy
-from cs336_systems.parallel.worker_processes import run_workers
+from tests.processes import run_processes
 from tests.unit.systems.parallel_cases import TOLERANCE, single_process, tiny_batch, tiny_model
 
 MODELS: list[dict[str, Any]] = [
@@ -33,7 +33,7 @@ MODELS: list[dict[str, Any]] = [
 ]
 
 
-def train_cut_models() -> list[Any]:
+def train_cut_models(rank: int) -> list[Any]:
     """Logits, loss, whole gradients, norm and weights after a step, for each model."""
     results = []
     for changes in MODELS:
@@ -52,7 +52,7 @@ def train_cut_models() -> list[Any]:
 
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_a_cut_model_equals_a_single_process(world_size):
-    for results in run_workers(train_cut_models, world_size):
+    for results in run_processes(train_cut_models, world_size):
         for changes, (logits, loss, grads, norm, weights, shapes) in zip(MODELS, results, strict=True):
             expected_logits, expected_loss, expected_grads = single_process(*tiny_batch(), **changes)
             torch.testing.assert_close(logits, expected_logits, **TOLERANCE)
@@ -74,10 +74,10 @@ def test_a_cut_model_equals_a_single_process(world_size):
             assert shapes["token_embeddings.weight"] == (24 // world_size, 16)
 
 
-def layers_alone() -> dict[str, Any]:
+def layers_alone(rank: int) -> dict[str, Any]:
     """Each layer by itself, with a bias where it may have one; gradients of the input and of the shards."""
     torch.manual_seed(3)
-    n, rank = dist.get_world_size(), dist.get_rank()
+    n = dist.get_world_size()
     x = torch.randn(2, 5, 8, dtype=torch.float64, requires_grad=True)
     column, row = (Linear(8, 12, dtype=torch.float64, bias=True), Linear(12, 8, dtype=torch.float64, bias=True))
     for layer in (column, row):
@@ -88,7 +88,7 @@ def layers_alone() -> dict[str, Any]:
     cut_column, cut_row = ColumnParallelLinear(column), RowParallelLinear(row)
     y = cut_row(cut_column(x).tanh())
     grads = torch.autograd.grad((y * upstream).sum(), [x, cut_column.weight, cut_row.weight, cut_row.bias])
-    own = (None, slice(12 // n * rank, 12 // n * (rank + 1)))[1]
+    own = slice(12 // n * rank, 12 // n * (rank + 1))
     expected_own = [expected_grads[0], expected_grads[1][own], expected_grads[2][:, own], expected_grads[3]]
     torch.testing.assert_close(y, expected, **TOLERANCE)
     torch.testing.assert_close(list(grads), expected_own, **TOLERANCE)
@@ -96,13 +96,13 @@ def layers_alone() -> dict[str, Any]:
     z = torch.ones(3, dtype=torch.float64, requires_grad=True)
     (copy_to_group(z).sum() * (rank + 1)).backward()
     torch.testing.assert_close(z.grad, torch.full((3,), n * (n + 1) / 2, dtype=torch.float64))
-    vocabulary()
+    vocabulary(rank)
     return refusals()
 
 
-def vocabulary() -> None:
+def vocabulary(rank: int) -> None:
     """Embedding and cross-entropy, with logits far from zero, against the uncut ones."""
-    n, rank = dist.get_world_size(), dist.get_rank()
+    n = dist.get_world_size()
     own = slice(12 // n * rank, 12 // n * (rank + 1))
     table = Embedding(12, 4, dtype=torch.float64)
     ids = torch.tensor([[0, 11, 5], [5, 6, 2]])
@@ -138,7 +138,7 @@ def refusals() -> dict[str, str]:
 
 
 def test_layers_alone_and_what_they_refuse():
-    for texts in run_workers(layers_alone, 2):
+    for texts in run_processes(layers_alone, 2):
         assert "token ids must lie in [0, 12)" in texts["high id"] and "-1" in texts["negative id"]
         assert "targets must lie in [0, 12)" in texts["target"]
         assert "needs targets of shape (1,)" in texts["shape"]
