@@ -18,9 +18,10 @@ attention. A checkpoint that opens another shares its input with it, which count
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Union
+from typing import Any
 
-Plan = tuple[Union[int, "Plan"], ...]
+Plan = tuple[Any, ...]
+"""of int and Plan"""
 
 
 def plan_none(num_layers: int) -> Plan:

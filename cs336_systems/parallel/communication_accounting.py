@@ -163,7 +163,7 @@ def max_fsdp_tp_devices(work: FeedForwardWork, *, overlapped: bool) -> float:
     return math.prod((total / (2 * a), total / (2 * b)))
 
 
-def _positive(value: float, name: str, offset: int = 0) -> float:
+def _positive(value: int | float, name: str, offset: int = 0) -> int | float:
     """`value + offset`, or a ValueError unless value > 0."""
     if not value > 0:
         raise ValueError(f"{name} must be positive; got {value}")

@@ -33,7 +33,7 @@ from cs336_systems.parallel.tensor_parallel import Group
 Layout = Literal["contiguous", "zigzag"]
 
 
-def pieces_of_rank(rank: int, world_size: int, seq: int, layout: Layout) -> list[range]:
+def pieces_of_rank(rank: int, world_size: int, seq: int, layout: str) -> list[range]:
     """The runs of positions that a rank holds, in its own order.
 
     Raises:

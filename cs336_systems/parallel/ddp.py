@@ -83,7 +83,7 @@ class Bucket:
 
 
 def fill_buckets(
-    parameters: Iterable[Tensor], *, bucket_bytes: float, owner: Callable[[Tensor], int | None] = lambda p: None
+    parameters: Iterable[Tensor], *, bucket_bytes: int | float, owner: Callable[[Tensor], int | None] = lambda p: None
 ) -> list[Bucket]:
     """Cut the parameters, in reverse order, into buckets of at most `bucket_bytes` and one dtype, device and owner.
 

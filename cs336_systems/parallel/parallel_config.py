@@ -81,7 +81,7 @@ class ParallelConfig:
                 "activation checkpointing" if self.activation_checkpointing != "none" else f"strategy {self.strategy}"
             )
             raise ValueError(f"{what} cannot be compiled; use --no-compile")
-        whole_logits = {"document_mask": config.document_mask, "chunked_loss": config.chunked_loss}
+        whole_logits: dict[str, float] = {"document_mask": config.document_mask, "chunked_loss": config.chunked_loss}
         if self.strategy in ("tensor", "pipeline"):
             whole_logits["z_loss"] = config.z_loss
         for name, value in whole_logits.items():

@@ -46,7 +46,7 @@ class CutModel(nn.Module):
         broadcast_tensors([*model.parameters(), *model.buffers()])
         self.module = tensor_parallel(model)
         self.own_logits = model.forward
-        model.forward = self.forward  # type: ignore[method-assign]
+        model.forward = self.forward  # type: ignore[method-assign, assignment]
         dims, named = shard_dims(model), dict(model.named_parameters(remove_duplicate=False))
         self.dims = {id(named[name]): dim for name, dim in dims.items()}
         self.sharded = [p for p in model.parameters() if id(p) in self.dims]
@@ -151,13 +151,13 @@ class StagedModel(nn.Module):
         broadcast_tensors([*model.parameters(), *model.buffers()])
         self.module, rank, world_size = model, dist.get_rank(), dist.get_world_size()
         self.full_shapes = {name: p.shape for name, p in model.state_dict().items()}
-        self.stages = {
+        self.stages: dict[Tensor, int] = {
             p: stage
             for stage in range(world_size)
             for p in PipelineStage(model, stage=stage, num_stages=world_size).parameters()
         }
         self.pipeline = Pipeline(PipelineStage(model, stage=rank, num_stages=world_size))
-        model.forward = self.forward  # type: ignore[method-assign]
+        model.forward = self.forward  # type: ignore[method-assign, assignment]
 
     def forward(self, *inputs: Any) -> Tensor:
         """All logits, on every process."""

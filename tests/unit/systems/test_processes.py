@@ -54,5 +54,5 @@ def test_a_rank_that_dies_is_no_hang():
 
 
 def test_a_rank_that_sleeps_runs_into_the_limit():
-    with pytest.raises(TimeoutError, match=r"no result from ranks \[0, 1\] in time"):
+    with pytest.raises(TimeoutError, match=r"no result from ranks \[0\] in time"):
         run_processes(sleep_on_rank_zero, 2, limit_s=4)
