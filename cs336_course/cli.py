@@ -35,8 +35,13 @@ COMMANDS = {
     "tokenizer import": ("cs336_basics.tokenization.cli:import_", "read another program's tokenizer"),
     "basics tokenizer report": ("cs336_basics.tokenization.cli:report", "compare tokenizers by text and language, and measure one"),
     "train": ("cs336_systems.parallel.cli:train", "train a language model, or go on with an interrupted run"),
+    "train": ("cs336_basics.cli:train", "train a language model, or go on with an interrupted run"),
     "generate": ("cs336_basics.cli:generate", "let a trained model write"),
     "evaluate": ("cs336_basics.cli:evaluate", "loss, perplexity and bits per byte of a trained model"),
+    "model info": ("cs336_basics.cli:model_info", "count a model's parameters, FLOPs and memory"),
+    "model import": ("cs336_basics.huggingface.cli:model_import", "read a Hugging Face folder (Llama, Qwen2.5)"),
+    "model export": ("cs336_basics.huggingface.cli:model_export", "write a model as a Hugging Face folder"),
+    "basics tokenizer report": ("cs336_basics.tokenization.cli:report", "compare tokenizers by text and language, and measure one"),
     "basics objectives": ("cs336_basics.objectives.cli:objectives", "train one model with five objectives, compared in bits per byte"),
     "basics ablate": ("cs336_basics.ablations.cli:ablate", "the course's ablations beside one baseline, with a report"),
     "systems benchmark": ("cs336_systems.cli:benchmark", "time forward, backward and optimizer step for the course's sizes"),
@@ -54,11 +59,11 @@ COMMANDS = {
     "scaling plot": ("cs336_scaling.cli:plot", "a report of fits: profiles, frontier, contours, intervals"),
     "scaling size": ("cs336_scaling.cli:size", "tokens, text, FLOPs, hours and memory for a model's size"),
     "scaling sweep": ("cs336_scaling.cli:sweep", "train the bank of small runs, or go on with it"),
-    "model info": ("cs336_basics.cli:model_info", "count a model's parameters, FLOPs and memory"),
-    "model import": ("cs336_basics.huggingface.cli:model_import", "read a Hugging Face folder (Llama, Qwen2.5)"),
-    "model export": ("cs336_basics.huggingface.cli:model_export", "write a model as a Hugging Face folder"),
+    "scaling serve": ("cs336_scaling.service.cli:serve", "the training service of assignment 3, all editions"),
+    "scaling client": ("cs336_scaling.service.cli:client", "submit runs to a training service and read their results"),
+    "scaling admin": ("cs336_scaling.service.cli:admin", "seed learners, make keys, export grades, queue again"),
 }
-RESUMABLE = {"tour", "train", "data get", "basics ablate", "basics objectives"}
+RESUMABLE = {"tour", "train", "data get", "basics ablate", "basics objectives", "scaling sweep"}
 # fmt: on
 GROUPS = sorted({" ".join(name.split()[:n]) for name in COMMANDS for n in range(1, len(name.split()))})
 
@@ -73,16 +78,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         verbs = {" ".join(arguments[:words]) for words in (1, 2, 3)}
         advice = "; give the same command again to go on" if verbs & RESUMABLE else ""
-        resumes = " ".join(arguments[:2]) in (
-            "data get",
-            "basics ablate",
-            "basics objectives",
-            "scaling sweep",
-        ) or arguments[:1] in (
-            ["tour"],
-            ["train"],
-        )
-        advice = "; give the same command again to go on" if resumes else ""
         print(f"\n{str(stop) or 'interrupted'}{advice}", file=sys.stderr)
         return 130
     except BrokenPipeError:
