@@ -1,15 +1,16 @@
 """Run the suites of parallel training again and again: a race or a hang shows in some runs only.
 
-    python benchmarks/check_parallel_repeats.py [--repeats 20] [-- pytest arguments]
+    python benchmarks/check_parallel_repeats.py [--repeats 20] [--add] [-- pytest arguments]
 
-Every run is a fresh pytest with a time limit of its own; a run that fails or does not end counts and its output is kept
-beside the result.
+Every run is a fresh pytest with a time limit of its own; a run that fails or does not end counts, and its output is
+shown. --add counts on from the stored result.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import json
 import subprocess
 import sys
 import time
@@ -30,6 +31,7 @@ def main() -> None:
     """Repeat and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--add", action="store_true", help="count on from the stored result")
     parser.add_argument("rest", nargs="*", help="more arguments of pytest")
     arguments = parser.parse_args()
     command = [sys.executable, "-m", "pytest", "-q", *(f"tests/{name}.py" for name in SUITES), *arguments.rest]
@@ -47,6 +49,9 @@ def main() -> None:
         seconds.append(round(time.monotonic() - start, 1))
         print(f"{repeat + 1}/{arguments.repeats}: {last}", flush=True)
     result = {"repeats": arguments.repeats, "failed": failed, "hung": hung, "seconds": seconds}
+    if arguments.add:
+        before = json.loads(RESULT.read_text(encoding="utf-8"))
+        result = {name: before[name] + value for name, value in result.items()}
     result |= {"suites": SUITES, "measured": datetime.date.today().isoformat(), "environment": describe_environment()}
     write_json(RESULT, result)
     sys.exit(bool(failed or hung))

@@ -120,6 +120,17 @@ def _chunked_loss(r: dict[str, Any]) -> str:
     )
 
 
+def _ddp_overlap(r: dict[str, Any]) -> str:
+    return (
+        f"{r['hidden_share']:.0%} of all-reduce time hidden behind backward ({r['buckets']} buckets, 2 gloo processes, "
+        f"network slowed to {r['bandwidth_bytes_per_s'] / 1e6:.0f} MB/s; median of {r['rounds']} rounds)"
+    )
+
+
+def _parallel_repeats(r: dict[str, Any]) -> str:
+    return f"{r['repeats']} runs of the DDP, sharded optimizer and FSDP suites: {r['failed']} failed, {r['hung']} hung"
+
+
 TABLE = (  # what, result file, text, by which command
     ("the default tour", "tour", _tour, "make tour"),
     ("the one-hour run", "stories_one_hour", _one_hour, "configs/stories-one-hour.toml"),
@@ -130,6 +141,8 @@ TABLE = (  # what, result file, text, by which command
     ("cached generation", "generation", _generation, "bench_generation.py"),
     ("packing", "packing", _packing, "bench_packing.py"),
     ("LM-head loss in chunks", "chunked_loss", _chunked_loss, "bench_chunked_loss.py"),
+    ("gradients sent during backward", "ddp_overlap", _ddp_overlap, "bench_ddp_overlap.py"),
+    ("parallel training, repeated", "parallel_repeats", _parallel_repeats, "check_parallel_repeats.py"),
 )
 
 

@@ -52,7 +52,7 @@ class ParallelConfig:
     or nested (recursive halving)"""
     offload_optimizer: bool = False
     """keep the optimizer's state, and a copy of the weights, in CPU memory"""
-    schedule: Literal["1f1b", "gpipe"] = "1f1b"
+    pipeline_schedule: Literal["1f1b", "gpipe"] = "1f1b"
     """pipeline: order of the passes"""
     micro_batches: int = 4
     """pipeline: parts of a batch that follow one another"""

@@ -199,7 +199,7 @@ class PipelineStrategy(GroupStrategy):
         self, module: StagedModel, loss: TrainingLoss, batch: tuple[Tensor, Tensor], parts: int
     ) -> Tensor:
         """All micro-batches, by the schedule."""
-        schedule = SCHEDULES[self.parallel.schedule](self.world_size, self.parallel.micro_batches)
+        schedule = SCHEDULES[self.parallel.pipeline_schedule](self.world_size, self.parallel.micro_batches)
         value = module.pipeline.step(
             *batch, schedule, loss_function=lambda logits, targets: cross_entropy(logits, targets) / parts,
             precision=loss.precision,

@@ -16,6 +16,7 @@ from cs336_basics.runs.config import config_from_dict
 from cs336_basics.training import train
 from cs336_basics.training_config import OptimizerConfig, TrainConfig
 from cs336_systems.parallel.parallel_config import ParallelConfig
+from cs336_systems.parallel.strategies import make_strategy
 from tests.processes import run_processes
 from tests.unit.basics.tiny_run import tiny_config
 
@@ -35,7 +36,9 @@ SHARED = {
     "tensor": ParallelConfig("tensor", activation_checkpointing="all"),
     "tensor offloaded": ParallelConfig("tensor", offload_optimizer=True),
     "pipeline": ParallelConfig("pipeline"),
-    "pipeline offloaded": ParallelConfig("pipeline", schedule="gpipe", micro_batches=3, offload_optimizer=True),
+    "pipeline offloaded": ParallelConfig(
+        "pipeline", pipeline_schedule="gpipe", micro_batches=3, offload_optimizer=True
+    ),
     "context": ParallelConfig("context", activation_checkpointing="2"),
     "context contiguous": ParallelConfig("context", context_layout="contiguous", offload_optimizer=True),
 }
@@ -275,3 +278,10 @@ def test_variants_train_sharded_as_with_ddp(corpus, tmp_path):
     weights = run(jobs)
     for variant, expected, actual in zip(variants, weights[::2], weights[1::2], strict=True):
         assert differences(actual, expected, atol=1e-4) == [], variant
+
+
+def test_one_process_with_checkpointing_and_offloading(corpus, runs, tmp_path):
+    parallel = ParallelConfig(activation_checkpointing="nested", offload_optimizer=True)
+    train(config_for(corpus), tmp_path / "run", strategy=make_strategy(parallel), progress=False)
+    for name, value in weights_of(runs / "single").items():
+        assert torch.equal(weights_of(tmp_path / "run")[name], value), name
