@@ -28,7 +28,7 @@ from torch import Tensor
 from cs336_basics.runs.atomic import write_json
 from cs336_basics.runs.provenance import describe_environment
 from cs336_basics.runs.report import Cell, Paragraph, Report, Table, write_report
-from cs336_systems.parallel.process_group import joined_group, launch
+from cs336_systems.parallel.process_group import all_gather_into, joined_group, launch, reduce_scatter_into
 
 Operation = Literal["all_reduce", "all_gather", "reduce_scatter", "broadcast", "all_to_all"]
 Backend = Literal["gloo", "gloo-cuda", "nccl"]
@@ -168,12 +168,10 @@ def prepare(operation: Operation, numel: int, device: torch.device) -> tuple[Cal
     if operation == "broadcast":
         return lambda: dist.broadcast(own, src=0), own, ranks[:1]
     out = torch.zeros(numel, device=device)
-    if operation == "all_gather":  # the new names of torch 2.13, else the old ones
-        gather: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
-        return lambda: gather(out, part), out, by_rank
+    if operation == "all_gather":
+        return lambda: all_gather_into(out, part), out, by_rank
     if operation == "reduce_scatter":
-        scatter: Any = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
-        return lambda: scatter(out[: numel // n], own), out[: numel // n], ranks.sum()
+        return lambda: reduce_scatter_into(out[: numel // n], own), out[: numel // n], ranks.sum()
     return lambda: dist.all_to_all_single(out, own), out, by_rank
 
 

@@ -6,8 +6,8 @@ The arithmetic is that of the optimizer it wraps, on the CPU, so the result is b
 there with the same gradients. The copies may have a wider dtype than the model: bfloat16 weights then have float32
 masters, and updates smaller than a bfloat16 step are not lost.
 
-Ren et al. 2021 (ZeRO-Offload), 2101.06840. Left out: overlapping the transfers with the backward pass, and sharding
-the copies over ranks (`sharded_optimizer.py`). Read next: `sharded_optimizer.py`.
+Ren et al. 2021 (ZeRO-Offload), 2101.06840. Left out: overlapping the transfers with the backward pass. Read next:
+`sharded_optimizer.py`, whose part on a process can be offloaded too.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ A program is started once per process (by `torchrun`, which sets RANK, WORLD_SIZ
 meet in a group, after which all of them call the same collectives in the same order. gloo carries CPU tensors, NCCL
 those of GPUs. Every collective has a time limit: when a process dies, the others get an error and never hang.
 
-torch 2.13 renames `all_gather_into_tensor` and `reduce_scatter_tensor`; `all_gather_rows` and `reduce_scatter_rows`
-take whichever name this torch has. Sums are divided before they are added, as gloo lacks a mean in older versions.
+torch 2.13 renames `all_gather_into_tensor` and `reduce_scatter_tensor`; the functions here take whichever name this
+torch has. Sums are divided before they are added, as gloo lacks a mean in older versions.
 
 Handout: distributed_communication_single_node. Left out: the collectives' own algorithms. Read next: `ddp.py`.
 """
@@ -21,6 +21,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from cs336_basics.nn_utils import upcast
 
 COLLECTIVE_TIMEOUT_S = 600.0
 
@@ -127,18 +129,28 @@ def broadcast_tensors(tensors: Iterable[Tensor], *, source: int = 0) -> None:
             tensor.detach().copy_(torch.view_as_complex(sent) if tensor.is_complex() else sent)
 
 
+def all_gather_into(out: Tensor, rows: Tensor, **options: Any) -> Any:
+    """torch's all-gather into one tensor, by the name it has in this torch."""
+    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+    return gather(out, rows, **options)
+
+
+def reduce_scatter_into(out: Tensor, rows: Tensor, **options: Any) -> Any:
+    """torch's reduce-scatter of one tensor, by the name it has in this torch."""
+    scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+    return scatter(out, rows, **options)
+
+
 def all_gather_rows(rows: Tensor, *, async_op: bool = False) -> tuple[Tensor, Any]:
     """The equally many `rows` of all processes below each other, in rank order, and the handle (or None)."""
-    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
     out = rows.new_empty((dist.get_world_size() * rows.shape[0], *rows.shape[1:]))
-    return out, gather(out, rows.contiguous(), async_op=async_op)
+    return out, all_gather_into(out, rows.contiguous(), async_op=async_op)
 
 
 def reduce_scatter_rows(rows: Tensor, *, async_op: bool = False) -> tuple[Tensor, Any]:
     """This process's share of the sum of `rows`, whose number the world size divides, and the handle (or None)."""
-    scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
     out = rows.new_empty((rows.shape[0] // dist.get_world_size(), *rows.shape[1:]))
-    return out, scatter(out, rows.contiguous(), async_op=async_op)
+    return out, reduce_scatter_into(out, rows.contiguous(), async_op=async_op)
 
 
 @torch.no_grad()
@@ -152,12 +164,12 @@ def clip_sharded_gradients(sharded: Iterable[Tensor], replicated: Iterable[Tenso
     """
     parts, whole = ([p.grad for p in group if p.grad is not None] for group in (sharded, replicated))
     device = next((g.device for g in [*parts, *whole]), torch.device("cpu"))
-    square = torch.zeros((), device=device)
+    square = torch.zeros((), device=device, dtype=torch.float64)
     for grad in parts:
-        square += grad.float().square().sum()
+        square += upcast(grad).square().sum()
     dist.all_reduce(square)
     for grad in whole:
-        square += grad.float().square().sum()
+        square += upcast(grad).square().sum()
     norm = square.sqrt()
     if norm > max_norm:
         for grad in [*parts, *whole]:

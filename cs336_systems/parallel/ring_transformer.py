@@ -7,7 +7,7 @@ gradients, a context-parallel group is a data-parallel one.
 
     local_inputs  = shard_sequence(inputs, layout)
     loss          = cross_entropy(parallel(local_inputs), shard_sequence(targets, layout))
-    loss.backward();  average_gradients(parallel)
+    loss.backward();  ddp.finish_gradient_synchronization()          with ddp = DDPBucketed(parallel)
 
 Left out: dropout, attention variants, decoding with a cache. Read next: `activation_checkpointing.py`.
 """
@@ -124,12 +124,3 @@ class ContextParallelLM(nn.Module):
         x = run_plan(plan, layers, model._embed(token_ids, positions))
         logits, cap = model.lm_head(model.ln_final(x)), model.config.logit_softcap
         return logits if cap is None else nn_utils.softcap(logits, cap)
-
-
-@torch.no_grad()
-def average_gradients(module: nn.Module, group: Group = None) -> None:
-    """Replace each gradient by its mean over the ranks; on all ranks the same parameters must have one."""
-    for p in module.parameters():
-        if p.grad is not None:
-            dist.all_reduce(p.grad, group=group)
-            p.grad /= dist.get_world_size(group)

@@ -134,7 +134,7 @@ def tensor_parallel(model: TransformerLM, group: Group = None) -> TransformerLM:
     Every rank calls it with the same weights. The model then returns this rank's slice of the logits, (..., seq,
     vocab / n): take the loss by `vocab_parallel_cross_entropy`, or all logits by `gather_logits`. Each gradient is
     complete after backward, that of a shard on its rank and that of a norm on all ranks. Give the optimizer the
-    parameters after this call. Clip by `tensor_parallel_gradient_norm`; save what `gather_parameters` returns.
+    parameters after this call. Clip by `process_group.clip_sharded_gradients`; save what `gather_parameters` returns.
 
     Raises:
         ValueError: a size that n does not divide, dropout, or a variant whose parts cannot be cut this way.
@@ -246,17 +246,3 @@ def gather_parameters(
         if part is not None:
             full[name] = whole_of_shards(part, dims[name], group) if name in dims else part.clone()
     return full
-
-
-@torch.no_grad()
-def tensor_parallel_gradient_norm(model: nn.Module, group: Group = None) -> Float[Tensor, ""]:
-    """L2 norm of the whole model's gradient: squares of shards are added over the ranks, those of norms count once."""
-    dims = shard_dims(model)
-    cut, whole = torch.zeros(()), torch.zeros(())
-    for name, p in model.named_parameters():
-        if p.grad is not None:
-            square = p.grad.double().square().sum()
-            cut, whole = (cut.to(square) + square, whole) if name in dims else (cut, whole.to(square) + square)
-    cut = cut.double()
-    dist.all_reduce(cut, group=group)
-    return (cut + whole.to(cut)).sqrt()

@@ -11,9 +11,9 @@ import torch.distributed as dist
 from cs336_basics.model import scaled_dot_product_attention
 from cs336_basics.nn_utils import cross_entropy
 from cs336_systems.parallel.context_parallel import attention_work, own_positions, pieces_of_rank, ring_attention
+from cs336_systems.parallel.ddp import NaiveDDP
 from cs336_systems.parallel.ring_transformer import (
     ContextParallelLM,
-    average_gradients,
     gather_sequence,
     shard_sequence,
 )
@@ -53,11 +53,12 @@ def model_cases(rank: int) -> list[Any]:
     for changes in MODELS:
         for layout in ("contiguous", "zigzag"):
             model = ContextParallelLM(tiny_model(**changes), layout=layout)
+            ddp = NaiveDDP(model)
             inputs, targets = tiny_batch(seq=16)
             logits = model(shard_sequence(inputs, layout))
             loss = cross_entropy(logits, shard_sequence(targets, layout))
             loss.backward()
-            average_gradients(model)
+            ddp.finish_gradient_synchronization()
             assert torch.equal(gather_sequence(shard_sequence(inputs, layout), layout), inputs)
             loss = loss.detach() / dist.get_world_size()
             dist.all_reduce(loss)

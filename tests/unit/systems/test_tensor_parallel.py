@@ -12,6 +12,7 @@ from cs336_basics.layers import Embedding, Linear
 from cs336_basics.model import ModelConfig
 from cs336_basics.nn_utils import cross_entropy
 from cs336_basics.optimizer import AdamW
+from cs336_systems.parallel.process_group import clip_sharded_gradients
 from cs336_systems.parallel.tensor_parallel import (
     ColumnParallelLinear,
     RowParallelLinear,
@@ -19,8 +20,8 @@ from cs336_systems.parallel.tensor_parallel import (
     copy_to_group,
     gather_logits,
     gather_parameters,
+    shard_dims,
     tensor_parallel,
-    tensor_parallel_gradient_norm,
 )
 from cs336_systems.parallel.vocab_parallel import VocabParallelEmbedding, vocab_parallel_cross_entropy
 from tests.processes import run_processes
@@ -43,7 +44,11 @@ def train_cut_models(rank: int) -> list[Any]:
         loss = vocab_parallel_cross_entropy(logits, targets)
         loss.backward()
         optimizer = AdamW(model.parameters(), lr=0.01)
-        grads, norm = gather_parameters(model, value=lambda p: p.grad), tensor_parallel_gradient_norm(model)
+        grads, cut = gather_parameters(model, value=lambda p: p.grad), shard_dims(model)
+        named = dict(model.named_parameters())
+        norm = clip_sharded_gradients(
+            [p for name, p in named.items() if name in cut], [p for name, p in named.items() if name not in cut], 1e9
+        )
         optimizer.step()
         shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
         results.append((gather_logits(logits).detach(), loss.detach(), grads, norm, gather_parameters(model), shapes))
