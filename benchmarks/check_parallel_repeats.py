@@ -1,9 +1,10 @@
 """Run the suites of parallel training again and again: a race or a hang shows in some runs only.
 
-    python benchmarks/check_parallel_repeats.py [--repeats 20] [--add] [-- pytest arguments]
+    python benchmarks/check_parallel_repeats.py [--repeats 20] [--at-once 1] [--add] [-- pytest arguments]
 
-Every run is a fresh pytest with a time limit of its own; a run that fails or does not end counts, and its output is
-shown. --add counts on from the stored result.
+Every run is a fresh pytest with a time limit of its own, in which each test comes --at-once times (with processes of
+its own each time); a run that fails or does not end counts, and its output is shown. --add counts on from the stored
+result.
 """
 
 from __future__ import annotations
@@ -31,12 +32,14 @@ def main() -> None:
     """Repeat and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--at-once", type=int, default=1, help="repeats in one run of pytest, which saves its start")
     parser.add_argument("--add", action="store_true", help="count on from the stored result")
     parser.add_argument("rest", nargs="*", help="more arguments of pytest")
     arguments = parser.parse_args()
-    command = [sys.executable, "-m", "pytest", "-q", *(f"tests/{name}.py" for name in SUITES), *arguments.rest]
+    files = [f"tests/{name}.py" for name in SUITES] * arguments.at_once
+    command = [sys.executable, "-m", "pytest", "-q", "--keep-duplicates", *files, *arguments.rest]
     failed, hung, seconds = 0, 0, []
-    for repeat in range(arguments.repeats):
+    for done_so_far in range(0, arguments.repeats, arguments.at_once):
         start = time.monotonic()
         try:
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S)
@@ -47,8 +50,9 @@ def main() -> None:
         except subprocess.TimeoutExpired:
             hung, last = hung + 1, "did not end"
         seconds.append(round(time.monotonic() - start, 1))
-        print(f"{repeat + 1}/{arguments.repeats}: {last}", flush=True)
-    result = {"repeats": arguments.repeats, "failed": failed, "hung": hung, "seconds": seconds}
+        print(f"{done_so_far + arguments.at_once} of {arguments.repeats}: {last}", flush=True)
+    repeats = -(-arguments.repeats // arguments.at_once) * arguments.at_once
+    result = {"repeats": repeats, "failed": failed, "hung": hung, "seconds": seconds}
     if arguments.add:
         before = json.loads(RESULT.read_text(encoding="utf-8"))
         result = {name: before[name] + value for name, value in result.items()}
