@@ -9,7 +9,7 @@ it is the request made most often. Read next: `../scheduler/submissions.py`.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from sqlalchemy import Select, Text, select, type_coerce
@@ -121,7 +121,7 @@ def get_final_submission(request: Request, learner: Learner) -> FinalSubmissionR
     )  # fmt: skip
 
 
-def stored_experiments(learner: str) -> Select[Any]:
+def stored_experiments(learner: str) -> Select:
     """Number, configuration and status (as stored text) and source of a learner's experiments, in the API's order."""
     columns = select(
         ExperimentTable.id, type_coerce(ExperimentTable.training_config, Text),

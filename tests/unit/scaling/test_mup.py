@@ -67,8 +67,8 @@ def test_coordinate_check():
     plain = width_exponents(coordinate_check(configs, ids, learning_rate=0.01), widths)
     scaled = width_exponents(coordinate_check(configs, ids, learning_rate=0.01, base=configs[0]), widths)
     assert plain["logits"] > 0.35 and plain["block 1"] > 0.25, plain
-    for place, slope in scaled.items():
-        assert abs(slope) < 0.2, (place, scaled)
+    for place, slope in scaled.items():  # below 0: the part of the head's random start, which dies out as 1/sqrt(width)
+        assert -0.3 < slope < 0.1, (place, scaled)
 
 
 def test_what_muP_cannot_carry_is_refused():  # noqa: N802
