@@ -74,6 +74,14 @@ class CutModel(nn.Module):
         return torch.Size(shape)
 
 
+def require_plain(loss: TrainingLoss) -> None:
+    """Raise a ValueError if more than the cross-entropy is to be minimised."""
+    if loss.z_loss:
+        raise ValueError(
+            f"tensor and pipeline parallel training know the cross-entropy only; unset z_loss={loss.z_loss}"
+        )
+
+
 class TensorStrategy(PartsStrategy):
     """Slices of every matrix; the loss is taken from slices of the logits."""
 
@@ -90,6 +98,7 @@ class TensorStrategy(PartsStrategy):
         self, module: CutModel, loss: TrainingLoss, batch: tuple[Tensor, Tensor], parts: int
     ) -> Tensor:
         """All logits exist nowhere."""
+        require_plain(loss)
         inputs, targets = batch
         with loss.precision():
             value = vocab_parallel_cross_entropy(module.own_logits(inputs), targets)
@@ -199,6 +208,7 @@ class PipelineStrategy(GroupStrategy):
         self, module: StagedModel, loss: TrainingLoss, batch: tuple[Tensor, Tensor], parts: int
     ) -> Tensor:
         """All micro-batches, by the schedule."""
+        require_plain(loss)
         schedule = SCHEDULES[self.parallel.pipeline_schedule](self.world_size, self.parallel.micro_batches)
         value = module.pipeline.step(
             *batch, schedule, loss_function=lambda logits, targets: cross_entropy(logits, targets) / parts,

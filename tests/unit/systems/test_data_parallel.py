@@ -100,6 +100,7 @@ def misuse(rank: int) -> list[str]:
     refused(lambda: DDP(nn.Linear(3, 2, device="meta")))
     refused(lambda: DDPBucketed(nn.Linear(3, 2), 0))
     refused(lambda: ShardedOptimizer(nn.Linear(3, 2).parameters(), torch.optim.LBFGS))
+    refused(lambda: ShardedOptimizer(nn.ReLU().parameters(), torch.optim.AdamW))
     ddp = DDP(nn.Linear(3, 2))
     ddp(torch.ones(1, 3)).sum().backward()
     refused(lambda: ddp(torch.ones(1, 3)).sum().backward())
@@ -116,7 +117,17 @@ def misuse(rank: int) -> list[str]:
 def test_misuse_is_refused_on_every_process():
     for said in run_processes(misuse, 2):
         for words, text in zip(
-            ("rank 1 has weight (3, 3)", "move the module", "above 0", "LBFGS", "no_sync", "sparse"), said, strict=True
+            (
+                "rank 1 has weight (3, 3)",
+                "move the module",
+                "above 0",
+                "LBFGS",
+                "empty parameter list",
+                "no_sync",
+                "sparse",
+            ),
+            said,
+            strict=True,
         ):
             assert words in text
 
