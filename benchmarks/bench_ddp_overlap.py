@@ -1,6 +1,6 @@
 """How much of the gradients' communication bucketed DDP hides behind backward, on two processes and a slow network.
 
-    python benchmarks/bench_ddp_overlap.py [--quick]
+    python benchmarks/bench_ddp_overlap.py [--quick] [--rounds 25]
 
 The network is slowed on purpose: every all-reduce waits in a line, one after the other, for bytes / bandwidth seconds
 (sleeping, so that it costs no processor time, as a network card would) and then really runs over gloo. The bandwidth is
@@ -125,9 +125,10 @@ def main() -> None:
     """Measure and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few rounds, nothing written")
+    parser.add_argument("--rounds", type=int, default=25, help="repetitions of each of the three")
     parser.add_argument("--share", type=float, default=0.8, help="communication time as a share of backward's")
     arguments = parser.parse_args()
-    result = run_processes(measure, 2, 5 if arguments.quick else 25, arguments.share, limit_s=600)[0]
+    result = run_processes(measure, 2, 5 if arguments.quick else arguments.rounds, arguments.share, limit_s=600)[0]
     result |= {"communication_share_of_backward": arguments.share, "measured": datetime.date.today().isoformat()}
     for name in ("hidden_share", "seconds", "communication_s", "exposed_s"):
         print(name, result[name])
