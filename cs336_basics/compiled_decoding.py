@@ -20,6 +20,7 @@ from collections.abc import Sequence as Ordered
 from typing import Any, Protocol, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -28,7 +29,7 @@ from cs336_basics.kv_cache import KVCache
 from cs336_basics.model import TransformerLM
 from cs336_basics.tokenization.compilation import stored
 
-Array = np.ndarray[Any, Any]
+Array = npt.NDArray[Any]
 PLAIN = {
     "norm": "pre", "norm_type": "rmsnorm", "norm_gain": True, "ffn": "swiglu", "moe": None, "positions": "rope",
     "embedding_norm": False, "logit_softcap": None, "qk_norm": False, "attention_scale": 1.0,

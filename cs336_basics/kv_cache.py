@@ -53,7 +53,7 @@ class KVCache:
     def pools(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """The memory of keys and values on the CPU, all of its capacity, for compiled code that writes there itself."""
         assert self._keys is not None and self._values is not None, "nothing was appended yet"
-        return self._keys.numpy(), self._values.numpy()
+        return self._keys.detach().numpy(), self._values.detach().numpy()
 
 
 class WindowCache:
