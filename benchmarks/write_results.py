@@ -126,7 +126,7 @@ def _minhash(r: dict[str, Any]) -> str:
     variances = [row["multiply"]["variance_over_theory"] for row in r["estimates"]]
     return (
         f"{faster['ours / datatrove']:.0f}x datatrove and {faster['ours / datasketch']:.1f}x datasketch's fastest update, "
-        f"which gets its shingles ready made; {speed['mb_per_s']['ours']:.0f} MB of text/s on one core; variance "
+        f"which gets its shingles ready made; {speed['mb_per_cpu_second']['ours']:.0f} MB of text per CPU second; variance "
         f"{min(variances):.2f} to {max(variances):.2f} of theory's"
     )
 
