@@ -133,9 +133,9 @@ def _minhash(r: dict[str, Any]) -> str:
 
 def _dedup_million(r: dict[str, Any]) -> str:
     return (
-        f"{r['documents']:,} documents ({r['megabytes']:.0f} MB) in {r['wall_s']:.0f} s, {r['processes']} processes, "
-        f"{r['peak_rss_mb']:,} MB peak over all; recall {r['recall']:.2%}, precision {r['precision']:.2%} against planted "
-        "truth"
+        f"{r['documents']:,} documents ({r['megabytes']:.0f} MB) in {r['cpu_s']:.0f} s of CPU ({r['wall_s']:.0f} s with "
+        f"{r['processes']} processes), {r['peak_rss_mb']:,} MB peak over all; recall {r['recall']:.2%}, precision "
+        f"{r['precision']:.2%} against planted truth"
     )
 
 
