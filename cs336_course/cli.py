@@ -53,6 +53,8 @@ COMMANDS = {
     "systems memory": ("cs336_systems.cli:memory", "where the memory of a training step goes"),
     "systems roofline": ("cs336_systems.cli:roofline", "this machine's peaks, and the model's operations below them"),
     "systems mixed-precision": ("cs336_systems.cli:mixed_precision", "what half precision loses, and what autocast keeps in float32"),
+    "systems generate": ("cs336_systems.inference.cli:generate", "let a trained model continue many prompts at once"),
+    "systems inference": ("cs336_systems.inference.cli:inference", "time the inference engine, batch by batch"),
     "systems leaderboard-step": ("cs336_systems.cli:leaderboard_step", "check and time the 2026 leaderboard's training step"),
     "systems collectives": ("cs336_systems.parallel.collectives_cli:collectives", "time all-reduce and other collectives"),
     "systems ring": ("cs336_systems.parallel.collectives_cli:ring", "draw a ring all-reduce step by step"),
