@@ -206,12 +206,9 @@ TABLE = (  # what, result file, text, by which command
     ("BPE training", "bpe_training", _bpe_training, "bench_bpe_training.py"),
     ("BPE encoding", "bpe_encoding", _bpe_encoding, "bench_bpe_encoding.py"),
     ("cached generation", "generation", _generation, "bench_generation.py"),
-<<<<<<< HEAD
     ("MinHash signatures", "minhash", _minhash, "bench_minhash.py"),
     ("near duplicates in files", "dedup_million", _dedup_million, "bench_dedup_million.py"),
-=======
     ("inference engine, TinyStories shape", "inference", _inference, "bench_inference.py"),
->>>>>>> main
     ("packing", "packing", _packing, "bench_packing.py"),
     ("LM-head loss in chunks", "chunked_loss", _chunked_loss, "bench_chunked_loss.py"),
     ("gradients sent during backward", "ddp_overlap", _ddp_overlap, "bench_ddp_overlap.py"),
