@@ -53,36 +53,8 @@ def feature_lists(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 
 @functools.cache
 def _kernel() -> Callable[..., Any]:
-    """Compile the loop over letters; numba keeps the result on disk."""
-    import numba
+    """The compiled loop over letters."""
+    from cs336_basics.tokenization.compilation import stored
+    from cs336_data.classifiers.compiled_ngrams import hashed_ngrams
 
-    @numba.njit(cache=True, nogil=True)
-    def hashed(letters, num_buckets):  # type: ignore[no-untyped-def]
-        prime, mask = np.uint64(0x100000001B3), np.uint64(num_buckets - 1)
-        found = np.empty(8 * len(letters) + 8, np.int64)
-        size = 0
-        start = 0  # the space before the current word
-        last = np.uint64(0)
-        before_last = np.uint64(0)
-        for end in range(1, len(letters)):
-            if letters[end] != 32:
-                continue
-            word = np.uint64(0xCBF29CE484222325)
-            for i in range(start + 1, end):
-                word = (word ^ np.uint64(letters[i])) * prime
-            pair = (last * np.uint64(31) + word) * prime
-            skip = (before_last * np.uint64(127) + word + np.uint64(1)) * prime
-            for value in (word, pair, skip):
-                found[size] = np.int64((value ^ (value >> np.uint64(31))) & mask)
-                size += 1
-            for i in range(start, end - 1):
-                gram = np.uint64(0x9E3779B97F4A7C15)
-                for j in range(i, min(i + 5, end + 1)):
-                    gram = (gram ^ np.uint64(letters[j])) * prime
-                    if j - i >= 2:
-                        found[size] = np.int64((gram ^ (gram >> np.uint64(29))) & mask)
-                        size += 1
-            before_last, last, start = last, word, end
-        return found[:size]
-
-    return hashed
+    return stored(hashed_ngrams)

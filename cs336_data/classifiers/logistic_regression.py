@@ -76,7 +76,13 @@ class LogisticModel:
 
 
 def train(
-    texts: Sequence[str], labels: Sequence[bool], *, epochs: int = 12, learning_rate: float = 0.3, l2: float = 2e-6, seed: int
+    texts: Sequence[str],
+    labels: Sequence[bool],
+    *,
+    epochs: int = 12,
+    learning_rate: float = 0.3,
+    l2: float = 2e-6,
+    seed: int,
 ) -> LogisticModel:
     """Fit a model, not yet calibrated.
 
@@ -93,7 +99,9 @@ def train(
     """
     targets = np.where(np.asarray(labels, dtype=bool), 1.0, -1.0)
     if len(texts) != len(targets) or len(set(targets.tolist())) < 2:
-        raise ValueError(f"need as many labels as texts, of both classes; got {len(texts)} texts, {len(targets)} labels")
+        raise ValueError(
+            f"need as many labels as texts, of both classes; got {len(texts)} texts, {len(targets)} labels"
+        )
     buckets, starts = feature_lists(texts)
     rng = np.random.default_rng(seed)
     orders = np.stack([rng.permutation(len(texts)) for _ in range(epochs)])
@@ -125,28 +133,8 @@ def _sigmoid(x: Any) -> Any:
 
 @functools.cache
 def _kernel() -> Callable[..., Any]:
-    """Compile the training loop."""
-    import numba
+    """The compiled training loop."""
+    from cs336_basics.tokenization.compilation import stored
+    from cs336_data.classifiers.compiled_ngrams import fit_logistic
 
-    @numba.njit(cache=True)
-    def fit(buckets, starts, targets, orders, num_buckets, learning_rate, l2):  # type: ignore[no-untyped-def]
-        weights, squares = np.zeros(num_buckets), np.full(num_buckets, 1e-2)
-        bias, bias_square = 0.0, 1e-2
-        for epoch in range(len(orders)):
-            for text in orders[epoch]:
-                start, end = starts[text], starts[text + 1]
-                scale = 1 / np.sqrt(max(1, end - start))
-                score = bias
-                for k in range(start, end):
-                    score += weights[buckets[k]] * scale
-                slope = -targets[text] / (1 + np.exp(targets[text] * score))
-                bias_square += slope * slope
-                bias -= learning_rate * slope / np.sqrt(bias_square)
-                for k in range(start, end):
-                    j = buckets[k]
-                    gradient = slope * scale + l2 * weights[j] * num_buckets / 100
-                    squares[j] += gradient * gradient
-                    weights[j] -= learning_rate * gradient / np.sqrt(squares[j])
-        return weights, bias
-
-    return fit
+    return stored(fit_logistic)

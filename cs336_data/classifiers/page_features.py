@@ -20,7 +20,9 @@ NAMES = (
 )  # fmt: skip
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)?")
 _SENTENCE = re.compile(r"[.!?]+(?:\s|$)")
-_STOP = frozenset("the of and to in a is that was for as with by on are it be from at which this or an not have were".split())
+_STOP = frozenset(
+    "the of and to in a is that was for as with by on are it be from at which this or an not have were".split()
+)
 _PERSONAL = frozenset("you your yours i my me mine u ur we our us im ive".split())
 _CHROME = frozenset(
     "login log sign register password username cart checkout shop buy sale price prices free click here download home "
@@ -37,7 +39,9 @@ _EXPOSITION = frozenset(
     "consists contains occurs became began developed founded established century early later first period example also "
     "its their these those than rather although when where who whose had been has".split()
 )
-_CHAT = frozenset("lol lmao omg wtf plz pls thx haha hahaha gonna wanna gotta yeah hey hi guys idk tbh imo btw dont cant xd".split())
+_CHAT = frozenset(
+    "lol lmao omg wtf plz pls thx haha hahaha gonna wanna gotta yeah hey hi guys idk tbh imo btw dont cant xd".split()
+)
 _FUNCTION = frozenset("the a an of in on at by for with from to into over under between through during".split())
 
 

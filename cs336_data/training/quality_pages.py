@@ -111,7 +111,9 @@ def _good(rng: random.Random, prose: tuple[str, ...]) -> str:
     parts = []
     for _ in range(rng.choice((1, 1, 1, 2, 3, 5, 8))):
         if rng.random() < 0.15:
-            parts.append(rng.choice(("History", "Geography", "Overview", "Early life", "Use", "References", "See also")))
+            parts.append(
+                rng.choice(("History", "Geography", "Overview", "Early life", "Use", "References", "See also"))
+            )
         if rng.random() < 0.5:
             parts.append(rng.choice(prose))
         else:
@@ -167,6 +169,11 @@ def docstring_paragraphs() -> tuple[str, ...]:
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
                 for paragraph in (ast.get_docstring(node) or "").split("\n\n"):
                     text = " ".join(paragraph.split())
-                    if 120 < len(text) < 900 and text[:1].isupper() and text.endswith(".") and not re.search("[<>{}=_|]", text):
+                    if (
+                        120 < len(text) < 900
+                        and text[:1].isupper()
+                        and text.endswith(".")
+                        and not re.search("[<>{}=_|]", text)
+                    ):
                         found[text] = None
     return tuple(found)
