@@ -23,7 +23,7 @@ import numpy as np
 NUM_BUCKETS = 1 << 17
 _APART = re.compile(r"(?<![\w@$!*])(?:[a-z*@$!0-9][ .\-_]){3,}[a-z](?![^\W_])")
 _REPEATED = re.compile(r"([a-z])\1{2,}")
-_SIGN = re.compile(r"(?<=[a-z*])[@$!|013457]+(?=[a-z*@$!|0-9])|(?<![a-z0-9])[@$!|013457](?=[a-z]{2})|(?<=[a-z])[$@]+")
+_SIGN = re.compile(r"(?<=[a-z*])[@$!|013457]+(?=[a-z*])|(?<![a-z0-9])[@$!|013457](?=[a-z]{2})|(?<=[a-z])[$@]+")
 _LETTERS = str.maketrans("@$!|013457", "asiioieast")
 _HIDDEN = re.compile(r"(?<=[a-z])[*#%^&]+|[*#%^&]+(?=[a-z])")
 _WORD = re.compile(r"[^\W_*]*\*{1,4}[\w*]*|[^\W_]+(?:'[^\W_]+)?")
@@ -40,7 +40,10 @@ def normalize(text: str) -> str:
 
 def features(text: str) -> np.ndarray:
     """Distinct bucket numbers of a text, int64, sorted."""
-    letters = np.frombuffer(f" {normalize(text)} ".encode("utf-8", "replace"), np.uint8)
+    plain = normalize(text)
+    if not plain:
+        return np.empty(0, np.int64)
+    letters = np.frombuffer(f" {plain} ".encode("utf-8", "replace"), np.uint8)
     return np.unique(_kernel()(letters, NUM_BUCKETS))
 
 
