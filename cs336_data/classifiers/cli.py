@@ -168,7 +168,14 @@ def train_quality(argv: list[str]) -> None:
 
     good, other = ([document.text for document in _documents([path])] for path in (o.good, o.other))
     trained = train_quality(
-        good, other, o.out, kind=o.kind, held_out=o.held_out, epochs=o.epochs, learning_rate=o.learning_rate, seed=o.seed
+        good,
+        other,
+        o.out,
+        kind=o.kind,
+        held_out=o.held_out,
+        epochs=o.epochs,
+        learning_rate=o.learning_rate,
+        seed=o.seed,
     )
     card = o.out.with_suffix(".card.json")
     write_json(card, {
@@ -213,7 +220,9 @@ def build_models(argv: list[str]) -> None:
     shown = {}
     for name, measured in results.items():
         low, high = measured.balanced_accuracy_interval
-        shown[name] = f"balanced accuracy {measured.balanced_accuracy:.3f} ({low:.3f} to {high:.3f}) of {measured.items}"
+        shown[name] = (
+            f"balanced accuracy {measured.balanced_accuracy:.3f} ({low:.3f} to {high:.3f}) of {measured.items}"
+        )
     print_result({"folder": str(o.out), **shown}, as_json=o.json)
 
 

@@ -1,8 +1,8 @@
 """A text as a set of hashed n-grams, robust against words written to be missed.
 
-Normalisation undoes what can be undone: case, compatibility forms, digits and signs in the place of letters (sh1t, a$$),
-letters set apart (f.u.c.k), letters repeated. Signs that stand for any letter (f*ck, f**k) become "*" and are left to
-the n-grams. Features, each hashed into one of `NUM_BUCKETS`:
+Normalisation undoes what can be undone: case, compatibility forms, digits and signs in the place of letters (sh1t,
+a$$), letters set apart (f.u.c.k), letters repeated. Signs that stand for any letter (f*ck, f**k) become "*" and are
+left to the n-grams. Features, each hashed into one of `NUM_BUCKETS`:
 
     words, pairs of neighbours, pairs with a word between them        who is meant: "you ... fool"
     3 to 5 characters of each word with its ends marked                 parts of words: "<f*ck"

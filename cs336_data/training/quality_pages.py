@@ -60,7 +60,8 @@ _MENU = ("Home|About|About us|Contact|Contact us|News|Blog|Shop|Store|Support|He
          "Read more|Show more|Print|Share|Email|Tags|Comments|Advertise|Language|English|Deutsch|Cookies|Settings|Logout|"
          "Profile|Messages|Notifications|Favorites|Compare|Reviews|Random|Popular|Trending|Latest").split("|")  # fmt: skip
 _GOODS = ("shoes|watches|loans|pills|flights|hotels|tickets|phones|handbags|insurance|lamps|shirts|ringtones|games|laptops|"
-          "wallpapers|jackets|mattresses|essays|software|casino chips|sunglasses|vitamins|toys|cars|perfume|rugs|tools").split("|")  # fmt: skip
+          "wallpapers|jackets|mattresses|essays|software|casino chips|sunglasses|vitamins|toys|cars|perfume|rugs|"
+          "tools").split("|")  # fmt: skip
 _ADS = ["Buy {goods} online!", "Cheap {goods}, best {goods}, {goods} sale", "Up to {p}% off all {goods}!!!",
         "Free {goods} with every order!", "Order your {goods} now and save ${n}!", "{goods} {goods} {goods} cheap {goods}",
         "Only {d} {goods} left!", "Amazing {goods} you will love!!", "Get rich with {goods}! No risk! Start now!",

@@ -63,7 +63,9 @@ def plain_features(text: str) -> set[int]:
     return found
 
 
-@pytest.mark.parametrize("text", ["", "a", "you are a fool", "F*CK this caf\u00e9", "\u4f60\u597d hi", "x " * 500, "\ud800 y"])
+@pytest.mark.parametrize(
+    "text", ["", "a", "you are a fool", "F*CK this caf\u00e9", "\u4f60\u597d hi", "x " * 500, "\ud800 y"]
+)
 def test_features_agree_with_slices(text):
     if "\ud800" in text:
         assert len(features(text)) > 0
@@ -122,8 +124,6 @@ def test_calibration_finds_the_slope():
     rng = np.random.default_rng(0)
     texts = [f"w{i}" for i in range(4000)]
     scores = rng.normal(size=len(texts))
-    for text, score in zip(texts, scores, strict=True):
-        weights[features(text)] = 0
     model = LogisticModel(weights, 0.0)
     known = iter(scores)
     object.__setattr__(model, "score", lambda text: next(known))
@@ -171,7 +171,10 @@ def test_feature_lists():
 def test_page_model_is_at_the_minimum_of_its_loss(tmp_path):
     """The gradient, by differences, vanishes at the fitted weights."""
     rng = random.Random(0)
-    texts = [" ".join(rng.choice(["Menu", "buy", "the", "of", "river.", "lol", "since"]) for _ in range(20)) for _ in range(60)]
+    texts = [
+        " ".join(rng.choice(["Menu", "buy", "the", "of", "river.", "lol", "since"]) for _ in range(20))
+        for _ in range(60)
+    ]
     labels = [rng.random() < 0.5 for _ in texts]
     model = train_page_model(texts, labels, l2=0.01)
     x = (np.stack([page_features(t) for t in texts]) - model.means) / model.deviations
@@ -217,7 +220,7 @@ def test_evaluation_by_hand():
     assert result.recall == 2 / 3 and result.specificity == 3 / 5 and result.precision == 2 / 4
     assert result.balanced_accuracy == pytest.approx((2 / 3 + 3 / 5) / 2)
     assert result.brier == pytest.approx(sum((a - b) ** 2 for a, b in zip(p, y, strict=True)) / 8)
-    by_hand = sum(abs(a - b) for a, b in zip(p, y, strict=True) if round(a * 10) != 6) + abs((0.6 - 0) )
+    by_hand = sum(abs(a - b) for a, b in zip(p, y, strict=True) if round(a * 10) != 6) + abs(0.6 - 0)
     by_hand += 0.55
     assert result.calibration_error == pytest.approx(by_hand / 8, abs=0.02)
     low, high = result.balanced_accuracy_interval

@@ -199,7 +199,14 @@ def test_c4_pages(lines, reason):
 
 @pytest.mark.parametrize(
     ("text", "count"),
-    [("One. Two! Three?", 3), ("One... still one", 1), ("He said (yes.) twice", 2), ('"Go." she said', 2), ("No end", 1), ("", 0)],
+    [
+        ("One. Two! Three?", 3),
+        ("One... still one", 1),
+        ("He said (yes.) twice", 2),
+        ('"Go." she said', 2),
+        ("No end", 1),
+        ("", 0),
+    ],
 )
 def test_sentences(text, count):
     """spaCy's sentencizer: a sentence begins with the first word after a mark that ends one."""
@@ -250,11 +257,17 @@ def test_rule_sets(name):
     prose, menu = "\n".join(sentences(12)), "\n".join(["Home", "Log in", "Search", "FAQ"] * 9)
     judge = rule_filter(name)
     fresh = pickle.loads(pickle.dumps(judge))
-    assert [judge(Document("1", "", text)) for text in (prose, menu, prose)] == [None, fresh(Document("2", "", menu)), None]
+    assert [judge(Document("1", "", text)) for text in (prose, menu, prose)] == [
+        None,
+        fresh(Document("2", "", menu)),
+        None,
+    ]
     assert fresh(Document("3", "", menu)) is not None
 
 
-@pytest.mark.parametrize("text", ["", "\n", "\0\0\0", " ", ".", "\ud800", "{" * 1000, "a" * 100_000, "\u2028".join("abc")])
+@pytest.mark.parametrize(
+    "text", ["", "\n", "\0\0\0", " ", ".", "\ud800", "{" * 1000, "a" * 100_000, "\u2028".join("abc")]
+)
 def test_strange_texts_get_a_verdict(text):
     for name in RULE_SETS:
         document = Document("1", "", text)
