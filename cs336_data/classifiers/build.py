@@ -3,8 +3,9 @@
     models/nsfw.npz, toxic.npz, harm_card.json, harm_card.md
     models/quality.json, quality_card.json, quality_card.md
 
-Two builds with one version of Python give the same files (the library's texts are part of the training data). The cards hold the hash of the sources of the training data, so that a test notices a
-model older than its data. Read next: `model_card.py`.
+Two builds with one version of Python give the same files (the library's texts are part of the training data). The cards
+hold the hash of the sources of the training data, so that a test notices a model older than its data. Read next:
+`model_card.py`.
 """
 
 from __future__ import annotations

@@ -228,14 +228,14 @@ def test_evaluation_by_hand():
 
 
 def test_interval_covers_the_truth():
-    """Of 300 test sets drawn at a known balanced accuracy, about 95 % have it in their interval."""
+    """Of 120 test sets drawn at a known balanced accuracy, about 95 % have it in their interval."""
     rng, inside = np.random.default_rng(0), 0
-    for _ in range(300):
+    for _ in range(120):
         y = np.arange(120) < 40
         right = rng.random(120) < np.where(y, 0.9, 0.8)
         low, high = evaluate(np.where(right == y, 0.9, 0.1), y).balanced_accuracy_interval
         inside += low <= 0.85 <= high
-    assert 0.91 <= inside / 300 <= 0.99
+    assert 0.89 <= inside / 120 <= 0.995
 
 
 def test_threshold_sweep_by_hand():
