@@ -8,9 +8,9 @@ by one until nothing more comes off or what is left is a known exception; the re
 address. spaCy's lists of letters, currencies and symbols are replaced by Unicode properties, its emoticons and rarer
 abbreviations by the common ones, so that a few words in a million differ.
 
-Chunks repeat (Zipf), so each is split once and remembered: splitting costs a dictionary lookup per chunk.
+Chunks repeat (Zipf), so `page.py` splits each once and remembers it.
 
-Left out: other languages. Source: spaCy 3.8 (MIT licence), lang/en and tokenizer.pyx. Read next: `text_statistics.py`.
+Left out: other languages. Source: spaCy 3.8 (MIT licence), lang/en and tokenizer.pyx. Read next: `page.py`.
 """
 
 from __future__ import annotations
@@ -71,28 +71,10 @@ _SPLIT = (
     "I'm i'm I'm'a can|not Can|not gon|na Gon|na got|ta Got|ta let|'s Let|'s c'm|on C'm|on y'|all y|all not|'ve Not|'ve "
     "how|'d|'y How|'d|'y not|ve Not|ve"
 ).split()
-MEMORY = 1_000_000
-"""Chunks remembered at most; then all are forgotten."""
-
-
-class WordSplitter:
-    """Splits texts; keeps the words of the chunks it has met."""
-
-    def __init__(self) -> None:
-        self._memory: dict[str, tuple[str, ...]] = {}
-
-    def split(self, text: str) -> list[str]:
-        """The words of a text in order; white space is dropped."""
-        return list(itertools.chain.from_iterable(map(self.split_chunk, text.split())))
-
-    def split_chunk(self, chunk: str) -> tuple[str, ...]:
-        """The words of a chunk without white space."""
-        words = self._memory.get(chunk)
-        if words is None:
-            if len(self._memory) >= MEMORY:
-                self._memory.clear()
-            words = self._memory[chunk] = split_chunk(chunk)
-        return words
+MAX_CHUNK = 1000
+"""Longer chunks count as one word; taking marks off one by one would take time quadratic in the length."""
+SUFFIX_WINDOW = 64
+"""Where a suffix is looked for, at the end; all but a long row of dots is shorter than this."""
 
 
 def split_chunk(chunk: str) -> tuple[str, ...]:
@@ -100,7 +82,7 @@ def split_chunk(chunk: str) -> tuple[str, ...]:
     exceptions = _exceptions()
     if chunk in exceptions:
         return exceptions[chunk]
-    if chunk.isalpha() and chunk.isascii():
+    if (chunk.isalpha() and chunk.isascii()) or len(chunk) > MAX_CHUNK:
         return (chunk,)
     before: list[str] = []
     after: list[str] = []
@@ -109,7 +91,7 @@ def split_chunk(chunk: str) -> tuple[str, ...]:
         middle: list[str] = list(exceptions[rest])
     elif not rest:
         middle = []
-    elif _URL.fullmatch(rest):
+    elif "." in rest and _URL.fullmatch(rest):
         middle = [rest]
     else:
         middle = _cut_infixes(rest)
@@ -126,7 +108,7 @@ def _strip_affixes(chunk: str, before: list[str], after: list[str]) -> str:
         if prefix and chunk[start:] in exceptions:
             before.append(chunk[:start])
             return chunk[start:]
-        suffix = _SUFFIX.search(chunk, start)
+        suffix = _SUFFIX.search(chunk, max(start, size - SUFFIX_WINDOW))
         end = suffix.start() if suffix else size
         if suffix and chunk[:end] in exceptions:
             after.append(chunk[end:])

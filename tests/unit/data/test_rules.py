@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
+import time
 from collections import Counter
 
 import numpy as np
@@ -279,3 +280,10 @@ def test_strange_texts_get_a_verdict(text):
 def test_unknown_rule_set():
     with pytest.raises(ValueError, match="did you mean 'gopher_quality'"):
         rule_filter("gopher_qualty")
+
+
+@pytest.mark.parametrize("chunk", ["{" * 2_000_000, "a." * 400, "(" * 999, "a:a@" * 240, "." * 900, "a-" * 490])
+def test_hostile_chunks_take_no_time(chunk):
+    started = time.process_time()
+    assert "".join(split_chunk(chunk)) == chunk
+    assert time.process_time() - started < 1
