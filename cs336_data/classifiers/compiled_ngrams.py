@@ -7,7 +7,7 @@ import numpy as np
 
 
 @numba.njit(nogil=True)
-def hashed_ngrams(letters, num_buckets):  # type: ignore[no-untyped-def]
+def hashed_ngrams(letters, num_buckets):
     """Buckets of all features of a text, given as bytes of words with one space before, between and after them."""
     prime, mask = np.uint64(0x100000001B3), np.uint64(num_buckets - 1)
     found = np.empty(8 * len(letters) + 8, np.int64)
@@ -38,7 +38,7 @@ def hashed_ngrams(letters, num_buckets):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True)
-def fit_logistic(buckets, starts, targets, orders, num_buckets, learning_rate, l2):  # type: ignore[no-untyped-def]
+def fit_logistic(buckets, starts, targets, orders, num_buckets, learning_rate, l2):
     """Weights and bias after all epochs; see `logistic_regression.py`."""
     weights, squares = np.zeros(num_buckets), np.full(num_buckets, 1e-2)
     bias, bias_square = 0.0, 1e-2

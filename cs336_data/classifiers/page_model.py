@@ -60,8 +60,10 @@ class PageModel:
             rows = stored["features"]
             if [row["name"] for row in rows] != list(NAMES):
                 raise ValueError("its features are others than this version's")
-            columns = [np.array([row[key] for row in rows], np.float64) for key in ("mean", "deviation", "weight")]
-            return PageModel(*columns, float(stored["bias"]))
+            means, deviations, weights = (
+                np.array([row[key] for row in rows], np.float64) for key in ("mean", "deviation", "weight")
+            )
+            return PageModel(means, deviations, weights, float(stored["bias"]))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is no quality model of this version: {error}; train it again") from error
 

@@ -11,7 +11,7 @@ import numpy as np
 
 
 @numba.njit(nogil=True)
-def find(words, n, start, hashed, table, stamps, stamp):  # type: ignore[no-untyped-def]
+def find(words, n, start, hashed, table, stamps, stamp):
     """Slot of the n-gram at `start`, or the free slot where it belongs; table holds where it was seen first."""
     mask = len(table) - 1
     slot = (hashed ^ (hashed >> np.uint64(29))) & np.uint64(mask)
@@ -28,7 +28,7 @@ def find(words, n, start, hashed, table, stamps, stamp):  # type: ignore[no-unty
 
 
 @numba.njit(nogil=True)
-def gram_hash(words, start, n):  # type: ignore[no-untyped-def]
+def gram_hash(words, start, n):
     """Hash of the n-gram at `start`."""
     value = np.uint64(0)
     for k in range(start, start + n):
@@ -38,7 +38,7 @@ def gram_hash(words, start, n):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(nogil=True)
-def top_characters(words, lengths, n, table, stamps, counts, stamp):  # type: ignore[no-untyped-def]
+def top_characters(words, lengths, n, table, stamps, counts, stamp):
     """Characters of the most frequent n-gram, the first of several, times its count."""
     best = best_count = 0
     for i in range(len(words) - n + 1):
@@ -57,7 +57,7 @@ def top_characters(words, lengths, n, table, stamps, counts, stamp):  # type: ig
 
 
 @numba.njit(nogil=True)
-def duplicated_characters(words, lengths, n, table, stamps, stamp):  # type: ignore[no-untyped-def]
+def duplicated_characters(words, lengths, n, table, stamps, stamp):
     """Characters of n-grams seen before."""
     characters = i = 0
     while i + n <= len(words):
@@ -73,7 +73,7 @@ def duplicated_characters(words, lengths, n, table, stamps, stamp):  # type: ign
 
 
 @numba.njit(nogil=True)
-def first_excess(words, lengths, num_characters, sizes, shares, num_top):  # type: ignore[no-untyped-def]
+def first_excess(words, lengths, num_characters, sizes, shares, num_top):
     """Index of the first limit exceeded, or -1."""
     size = 16
     while size < 2 * len(words):
