@@ -197,6 +197,14 @@ def _scaling(r: dict[str, Any]) -> str:
     )
 
 
+def _quality_rules(r: dict[str, Any]) -> str:
+    rate = r["megabytes_per_second"]
+    return (
+        f"Gopher, C4 and FineWeb rules {rate['ours']} MB/s of one core, datatrove {rate['datatrove']} ({r['ratio']}x); "
+        f"same verdicts on {r['same_verdicts']:.2%} of {r['pages']} pages"
+    )
+
+
 TABLE = (  # what, result file, text, by which command
     ("the default tour", "tour", _tour, "make tour"),
     ("the one-hour run", "stories_one_hour", _one_hour, "configs/stories-one-hour.toml"),
@@ -216,6 +224,7 @@ TABLE = (  # what, result file, text, by which command
     ("scaling law", "scaling_solution", _scaling, "cs336 scaling solve"),
     ("training service", "service", _service, "bench_service.py"),
     ("training service, killed", "service_kills", _service_kills, "bench_service_kills.py"),
+    ("quality rules", "quality_rules", _quality_rules, "bench_quality_rules.py"),
 )
 
 
