@@ -1,0 +1,123 @@
+"""Real pages on every machine: what `pydoc` renders of the Python library that runs this.
+
+    topic    a chapter of the language reference, mostly prose
+    module   one module with all its classes and functions
+    class    one class with its methods, inherited ones included
+
+These are real documents with the troubles of real ones: tables, code, long lists of names, text repeated from page to
+page. They differ between Python versions and are otherwise the same on each call: links to local files and addresses in
+memory are cut out. Importing the listed modules has no side effects. Read next: `generated_pages.py`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pydoc
+import random
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Literal
+
+MODULES = tuple("""
+    abc argparse array ast asyncio.events asyncio.locks asyncio.queues asyncio.streams asyncio.tasks base64 bdb bisect
+    calendar cmd code codecs collections collections.abc colorsys concurrent.futures configparser contextlib copy csv
+    dataclasses datetime decimal difflib dis doctest email.charset email.generator email.header email.headerregistry
+    email.message email.parser email.policy enum filecmp fileinput fnmatch fractions ftplib functools getopt gettext glob
+    graphlib gzip hashlib heapq hmac html html.parser http http.client http.cookiejar http.cookies http.server imaplib
+    importlib.abc importlib.metadata inspect io ipaddress itertools json json.decoder json.encoder linecache locale
+    logging.config logging.handlers lzma mailbox mimetypes multiprocessing.connection multiprocessing.managers
+    multiprocessing.pool multiprocessing.shared_memory netrc numbers opcode operator optparse pathlib pdb pickle
+    pickletools pkgutil plistlib poplib pprint profile pstats pydoc queue quopri random re reprlib rlcompleter sched
+    secrets selectors shelve shlex shutil signal smtplib socket socketserver sqlite3 ssl statistics string
+    stringprep struct subprocess symtable tabnanny tarfile tempfile textwrap threading timeit token tokenize trace
+    traceback tracemalloc types typing unittest.case unittest.loader unittest.mock unittest.runner unittest.suite
+    urllib.error urllib.parse urllib.request urllib.response urllib.robotparser uuid warnings wave weakref
+    webbrowser wsgiref.handlers wsgiref.headers wsgiref.simple_server wsgiref.util xml.dom xml.dom.minidom
+    xml.etree.ElementTree xml.sax.handler xml.sax.saxutils xmlrpc.client xmlrpc.server zipapp zipfile zipimport zlib
+""".split())
+_FILE_LINK = re.compile(r'<a href="file:[^"]*">[^<]*</a>')
+_ADDRESS = re.compile(r"\b0x[0-9a-f]{8,16}\b")
+_MAX_BYTES = 80_000  # a longer page would be most of the crawl
+_MIN_DOC_WORDS = 25  # a class that says less about itself is no page
+
+Kind = Literal["topic", "module", "class"]
+
+
+@dataclass(frozen=True)
+class PydocPage:
+    """A rendered page: `name` is the dotted name or the topic, `body` the HTML within <body>."""
+
+    kind: Kind
+    name: str
+    body: str
+
+
+def pydoc_pages(count: int, *, seed: int) -> Iterator[PydocPage]:
+    """Yield pages in an order drawn by `seed`.
+
+    Args:
+        count: pages wanted; fewer come when the library has no more (about 500).
+        seed: same seed, same Python: same pages.
+
+    Complexity: 20 to 30 ms a page, nearly all of it in pydoc.
+    """
+    rng = random.Random(seed)
+    names = [*_topic_names(), *MODULES, *(f"{module}:" for module in MODULES)]
+    rng.shuffle(names)
+    made = 0
+    for name in names:
+        for page in _render(name):
+            if made >= count:
+                return
+            if len(page.body) <= _MAX_BYTES:
+                made += 1
+                yield page
+
+
+def _render(name: str) -> Iterator[PydocPage]:
+    """A topic (upper case), a module, or with a colon the classes of a module."""
+    if name.isupper() or name in _topic_names():
+        yield PydocPage("topic", name, _topic_body(name))
+        return
+    try:
+        module = importlib.import_module(name.removesuffix(":"))
+    except ImportError:  # a Python built without sqlite3, ssl or the like
+        return
+    if not name.endswith(":"):
+        yield PydocPage("module", name, _clean(pydoc.html.document(module, name)))
+        return
+    for cls in _classes(module):
+        yield PydocPage("class", f"{module.__name__}.{cls.__qualname__}", _clean(pydoc.html.document(cls)))
+
+
+def _topic_names() -> list[str]:
+    """The chapters that pydoc carries."""
+    from pydoc_data.topics import topics
+
+    return sorted(topics)
+
+
+def _topic_body(name: str) -> str:
+    """A chapter as pydoc's own web server shows it."""
+    from pydoc_data.topics import topics
+
+    text = pydoc.html.markup(topics[name])
+    return pydoc.html.bigsection(name, "index", f"<pre>{text}</pre>")
+
+
+def _classes(module: ModuleType) -> list[type]:
+    """The public classes that a module defines and documents."""
+    found = [
+        cls
+        for name, cls in inspect.getmembers(module, inspect.isclass)
+        if cls.__module__ == module.__name__ and not name.startswith("_")
+    ]
+    return [cls for cls in found if len((inspect.getdoc(cls) or "").split()) >= _MIN_DOC_WORDS]
+
+
+def _clean(body: str) -> str:
+    """Without this machine's paths and this process's addresses."""
+    return _ADDRESS.sub("0x0", _FILE_LINK.sub("(built-in)", body))
