@@ -542,7 +542,9 @@ def run_gopher_quality_filter(text: str) -> bool:
 
 def run_exact_line_deduplication(input_files: list[PathLike], output_directory: PathLike) -> None:
     """Copy each file without the lines that occur more than once in the whole collection."""
-    raise NotImplementedError
+    from cs336_data.deduplication.exact_lines import deduplicate_lines
+
+    deduplicate_lines(input_files, output_directory)
 
 
 def run_minhash_deduplication(
@@ -554,7 +556,11 @@ def run_minhash_deduplication(
     output_directory: PathLike,
 ) -> None:
     """Copy one file of each cluster of near duplicates."""
-    raise NotImplementedError
+    from cs336_data.deduplication.minhash import MinHashConfig
+    from cs336_data.deduplication.near_duplicates import deduplicate_near
+
+    config = MinHashConfig(num_hashes=num_hashes, num_bands=num_bands, ngrams=ngrams, threshold=jaccard_threshold)
+    deduplicate_near(input_files, output_directory, config)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
