@@ -154,9 +154,7 @@ def extract_pdf(pdf: bytes, *, max_pages: int = 500) -> str | None:
     return "\n\n".join(text.strip() for text in texts)
 
 
-def record_to_document(
-    record: WarcRecord, *, method: str = "plain", max_page_bytes: int = 5_000_000
-) -> Document | str:
+def record_to_document(record: WarcRecord, *, method: str = "plain", max_page_bytes: int = 5_000_000) -> Document | str:
     """Turn a crawl record into a document, or say why it is none.
 
     Args:

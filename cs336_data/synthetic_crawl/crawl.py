@@ -2,8 +2,8 @@
 
     warc/crawl-00000.warc.gz ...      pages as a server would have sent them
     wet/crawl-00000.warc.wet.gz ...   their texts
-    truth.jsonl                       a line per page: what it is, whether it should be kept, which stage should drop it
-    validation.jsonl                  documentation pages that are not in the crawl: what training on it should help with
+    truth.jsonl                       a line per page: all that is known about it
+    validation.jsonl                  documentation pages outside the crawl: what training should help with
     evaluation.jsonl                  passages of these, some of which were copied into pages of the crawl
     manifest.json                     options, counts and checksums, written last
 
@@ -69,7 +69,9 @@ class CrawlOptions:
             )
 
 
-def write_crawl(directory: Path, options: CrawlOptions, *, progress: Progress = lambda done, total: None) -> dict[str, Any]:
+def write_crawl(
+    directory: Path, options: CrawlOptions, *, progress: Progress = lambda done, total: None
+) -> dict[str, Any]:
     """Write a crawl into `directory` unless the same one is there; return its manifest.
 
     Args:
@@ -138,7 +140,9 @@ def _write_files(directory: Path, name: str, pages: Sequence[Page], rng: random.
     cut = [page for page in pages if page.kind == "cut_off"][:1]
     for surplus in [page for page in pages if page.kind == "cut_off"][1:]:
         whole.append(replace(surplus, kind="damaged_member"))
-    info = warc_record("warcinfo", b"software: cs336\r\n", record_id="urn:uuid:0", url="", content_type="application/warc-fields")
+    info = warc_record(
+        "warcinfo", b"software: cs336\r\n", record_id="urn:uuid:0", url="", content_type="application/warc-fields"
+    )
     with atomic_write(directory / "warc" / f"{name}.warc.gz") as file:
         file.write(gzip_member(info))
         file.writelines(_warc_bytes(page, rng) for page in itertools.chain(whole, cut))
@@ -198,7 +202,10 @@ def _matching(directory: Path, options: CrawlOptions) -> dict[str, Any] | None:
 
 
 def _write_manifest(directory: Path, options: CrawlOptions, pages: Sequence[Page]) -> dict[str, Any]:
-    paths = [*sorted(directory.glob("w*/crawl-*.gz")), *(directory / f"{n}.jsonl" for n in ("truth", "validation", "evaluation"))]
+    paths = [
+        *sorted(directory.glob("w*/crawl-*.gz")),
+        *(directory / f"{n}.jsonl" for n in ("truth", "validation", "evaluation")),
+    ]
     manifest = _request(options) | {
         "pages": dict(sorted(Counter(page.kind for page in pages).items())),
         "files": {path.relative_to(directory).as_posix(): file_sha256(path) for path in paths},

@@ -1,6 +1,7 @@
 """One page of the synthetic crawl with the truth about it, and the maker of all pages.
 
-Every page knows whether it should be kept and, if not, which stages are right to drop it. Read next: `crawl.py`.
+Documentation should be kept unless it is a copy or holds a passage of the evaluation set; all else should be dropped.
+Read next: `crawl.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ LARGE_BYTES = 5_200_000  # above the pipeline's limit for a page
 _BOMB_BYTES = 60_000_000
 _NESTING = 20_000
 _REPLACED_SHARES = (0.002, 0.005, 0.01, 0.05, 0.2)  # of words, in near copies; the last two are no duplicates any more
-_WORD = re.compile(r">[^<]*<|[A-Za-z]{4,}")
 
 BROKEN = (
     "length_too_long", "length_too_short", "damaged_member", "cut_off", "too_large", "zip_bomb", "not_found",
@@ -150,12 +150,17 @@ class PageMaker:
         true, declared = charset
         text = site_page(name, body, self.texts, self.rng, language=facts.get("language", "en"), charset=declared)
         record_id, url = self._address(kind)
-        return Page(record_id, url, kind, text.encode(true, "xmlcharrefreplace"), name, charset=true, declared=declared, **facts)
+        return Page(
+            record_id, url, kind, text.encode(true, "xmlcharrefreplace"), name, charset=true, declared=declared, **facts
+        )
 
     def _address(self, kind: str) -> tuple[str, str]:
         """A new record id and URL."""
         number = uuid.UUID(int=self.rng.getrandbits(128), version=4)
-        return f"urn:uuid:{number}", f"https://{self.rng.choice(self.texts['names']).lower()}.example/{kind}/{number.hex[:8]}"
+        return (
+            f"urn:uuid:{number}",
+            f"https://{self.rng.choice(self.texts['names']).lower()}.example/{kind}/{number.hex[:8]}",
+        )
 
     def _renamed(self, page: Page) -> Page:
         record_id, url = self._address(page.kind)
@@ -174,8 +179,9 @@ class PageMaker:
 
     def _with_personal_data(self, page: Page) -> Page:
         """Addresses and numbers planted into a page, beside things that only look like them."""
+        name = self.rng.choice(self.texts["names"]).lower()
         values = {
-            "email": f"{self.rng.choice(self.texts['names']).lower()}.{self.rng.randint(10, 99)}@mail{self.rng.randint(2, 99)}.example.org",
+            "email": f"{name}.{self.rng.randint(10, 99)}@mail{self.rng.randint(2, 99)}.example.org",
             "phone": self._phone(),
             "ip": ".".join(str(self.rng.randint(1, 254)) for _ in range(4)),
         }
@@ -188,7 +194,12 @@ class PageMaker:
     def _phone(self) -> str:
         """A number of North America in one of the usual forms."""
         area, office, line = self.rng.randint(201, 989), self.rng.randint(200, 999), self.rng.randint(1000, 9999)
-        forms = [f"({area}) {office}-{line}", f"{area}-{office}-{line}", f"({area})-{office}-{line}", f"+1 {area} {office} {line}"]
+        forms = [
+            f"({area}) {office}-{line}",
+            f"{area}-{office}-{line}",
+            f"({area})-{office}-{line}",
+            f"+1 {area} {office} {line}",
+        ]
         return self.rng.choice(forms)
 
     @staticmethod

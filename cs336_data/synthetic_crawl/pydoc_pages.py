@@ -21,13 +21,14 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Literal
 
-MODULES = tuple("""
+MODULES = tuple(
+    """
     abc argparse array ast asyncio.events asyncio.locks asyncio.queues asyncio.streams asyncio.tasks base64 bdb bisect
     calendar cmd code codecs collections collections.abc colorsys concurrent.futures configparser contextlib copy csv
     dataclasses datetime decimal difflib dis doctest email.charset email.generator email.header email.headerregistry
-    email.message email.parser email.policy enum filecmp fileinput fnmatch fractions ftplib functools getopt gettext glob
-    graphlib gzip hashlib heapq hmac html html.parser http http.client http.cookiejar http.cookies http.server imaplib
-    importlib.abc importlib.metadata inspect io ipaddress itertools json json.decoder json.encoder linecache locale
+    email.message email.parser email.policy enum filecmp fileinput fnmatch fractions ftplib functools getopt gettext
+    glob graphlib gzip hashlib heapq hmac html html.parser http http.client http.cookiejar http.cookies http.server
+    imaplib importlib.abc importlib.metadata inspect io ipaddress itertools json json.decoder json.encoder linecache locale
     logging.config logging.handlers lzma mailbox mimetypes multiprocessing.connection multiprocessing.managers
     multiprocessing.pool multiprocessing.shared_memory netrc numbers opcode operator optparse pathlib pdb pickle
     pickletools pkgutil plistlib poplib pprint profile pstats pydoc queue quopri random re reprlib rlcompleter sched
@@ -37,7 +38,8 @@ MODULES = tuple("""
     urllib.error urllib.parse urllib.request urllib.response urllib.robotparser uuid warnings wave weakref
     webbrowser wsgiref.handlers wsgiref.headers wsgiref.simple_server wsgiref.util xml.dom xml.dom.minidom
     xml.etree.ElementTree xml.sax.handler xml.sax.saxutils xmlrpc.client xmlrpc.server zipapp zipfile zipimport zlib
-""".split())
+""".split()
+)
 _FILE_LINK = re.compile(r'<a href="file:[^"]*">[^<]*</a>')
 _ADDRESS = re.compile(r"\b0x[0-9a-f]{8,16}\b")
 _MAX_BYTES = 80_000  # a longer page would be most of the crawl

@@ -1,0 +1,120 @@
+"""The steps a pipeline is made of, by name: what stands in a configuration file becomes filters and transforms.
+
+    language   keep some languages           quality   keep what a classifier finds well written
+    nsfw       drop pornography              rules     drop what breaks a named rule set (`rules/`)
+    toxic      drop hostile speech           pii       mask e-mail addresses, phone numbers and IP addresses
+
+A step of one's own is one more line in `BUILDERS`. Handout: `filter_data`. Read next: `file_task.py`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from cs336_data.document import Filter, Transform
+
+
+@dataclass(frozen=True)
+class StepConfig:
+    """A step as the configuration names it."""
+
+    name: str
+    """one of language, nsfw, toxic, rules, quality, pii"""
+    options: dict[str, Any] = field(default_factory=dict)
+    """arguments of the step, such as { minimum = 0.65 }"""
+
+    def __post_init__(self) -> None:
+        if self.name not in BUILDERS:
+            near = difflib.get_close_matches(self.name, BUILDERS, n=1)
+            advice = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(BUILDERS)}"
+            raise ValueError(f"unknown step {self.name!r}; {advice}")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step ready for work.
+
+    Attributes:
+        label: its name in funnels; a rule set's own name for rules.
+        kind: "filter" gives a reason or None, "transform" gives a document.
+        apply: the function.
+        score: metadata key of the number it judges by, "" if there is none.
+    """
+
+    label: str
+    kind: Literal["filter", "transform"]
+    apply: Callable[..., Any]
+    score: str = ""
+
+
+def build_steps(configs: Sequence[StepConfig]) -> list[Step]:
+    """Make the steps; models are loaded when the first document comes.
+
+    Raises:
+        ValueError: two steps with one label, or what a step says of its options.
+        TypeError: an option that the step does not have.
+    """
+    steps = [_build(config) for config in configs]
+    labels = [step.label for step in steps]
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"each step may stand once; got {', '.join(labels)}")
+    return steps
+
+
+def _build(config: StepConfig) -> Step:
+    builder = BUILDERS[config.name]
+    try:
+        inspect.signature(builder).bind(**config.options)
+    except TypeError as error:
+        raise TypeError(f"step {config.name!r}: {error}; options are {inspect.signature(builder)}") from error
+    return builder(**config.options)
+
+
+def _language(languages: Sequence[str] = ("en",), minimum: float = 0.65) -> Step:
+    from cs336_data.language import LanguageFilter
+
+    return Step("language", "filter", LanguageFilter(languages, minimum=minimum), "language_score")
+
+
+def _nsfw(threshold: float | None = None) -> Step:
+    return _harm("nsfw", threshold)
+
+
+def _toxic(threshold: float | None = None) -> Step:
+    return _harm("toxic", threshold)
+
+
+def _harm(kind: Literal["nsfw", "toxic"], threshold: float | None) -> Step:
+    from cs336_data.toxicity import HarmFilter
+
+    harm: Filter = HarmFilter(kind) if threshold is None else HarmFilter(kind, threshold=threshold)
+    return Step(kind, "filter", harm, f"{kind}_score")
+
+
+def _rules(set: str) -> Step:
+    from cs336_data.rules.rule_sets import rule_filter
+
+    return Step(set, "filter", rule_filter(set))
+
+
+def _quality(minimum: float = 0.5) -> Step:
+    from cs336_data.quality_classifier import QualityFilter
+
+    return Step("quality", "filter", QualityFilter(minimum=minimum), "quality_score")
+
+
+def _pii() -> Step:
+    from cs336_data.pii import mask_document
+
+    mask: Transform = mask_document
+    return Step("pii", "transform", mask)
+
+
+BUILDERS: dict[str, Callable[..., Step]] = {
+    "language": _language, "nsfw": _nsfw, "toxic": _toxic, "rules": _rules, "quality": _quality, "pii": _pii,
+}  # fmt: skip
+"""name in the configuration -> function of the step's options"""
