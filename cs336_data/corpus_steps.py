@@ -135,8 +135,18 @@ def _dedup_near(
     from cs336_data.deduplication.near_duplicates import deduplicate_near
 
     config = MinHashConfig(num_hashes=num_hashes, num_bands=num_bands, ngrams=ngrams, threshold=threshold, seed=seed)
-    found = deduplicate_near(files, folder, config, num_processes=num_processes, write_clusters=True)
-    return {"candidates": found.candidates, "verified": found.verified}
+    found = deduplicate_near(
+        files, folder, config, num_processes=num_processes, clusters_file=clusters_path(folder)
+    )  # fmt: skip
+    return {
+        "clusters": found.clusters, "largest_cluster": found.largest_cluster, "identical": found.identical,
+        "candidates": found.candidates, "compared": found.compared,
+    }  # fmt: skip
+
+
+def clusters_path(folder: Path) -> Path:
+    """Where a near-duplicate step lists its clusters."""
+    return folder.with_name(f"{folder.name}.clusters.jsonl")
 
 
 def _dedup_lines(files: Sequence[Path], folder: Path, num_processes: int) -> dict[str, Any]:

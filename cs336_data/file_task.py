@@ -1,7 +1,7 @@
 """The unit of work: one file of a crawl in, its documents and the fate of every record out.
 
     filtered/NAME.jsonl.gz     documents that passed all steps
-    verdicts/NAME.jsonl.gz     a line per record: id, url, where it ended (step, reason) or "kept"
+    verdicts/NAME.jsonl.gz     a line per record: id, url, scores, where it ended (step, reason) or "kept"
     samples/NAME.jsonl         some documents per verdict, drawn by hash, for people to look at
     quarantine/NAME.jsonl      records that could not be worked on, and why
     manifests/NAME.json        input, counts, checksums, models; written last, so that a file with one is done
@@ -125,7 +125,8 @@ def process_file(
             else:
                 outcome, detail = _judge(found, reading, steps, tally)
             identity, url = found.identity, found.url
-            verdicts(_json_line({"id": identity, "url": url, "step": outcome[0], "reason": outcome[1]}))
+            verdicts(_json_line({"id": identity, "url": url, "step": outcome[0], "reason": outcome[1],
+                                 "scores": _scores(found.document)}))  # fmt: skip
             if detail:
                 quarantine.write(_json_line({"id": identity, "url": url, "ordinal": ordinal, "step": outcome[0],
                                              "reason": outcome[1], "detail": detail}))  # fmt: skip
@@ -166,12 +167,12 @@ def _documents(path: str, reading: ReadingConfig, tally: _Tally, watch: Watch) -
     ordinal = 0
     while True:
         watch(ordinal)
-        began = time.perf_counter()
+        began = time.thread_time()
         try:
             found = next(source, None)
         except (OSError, ValueError, EOFError) as error:
             raise UnreadableFileError(str(error)) from error
-        tally.seconds["read"] += time.perf_counter() - began
+        tally.seconds["read"] += time.thread_time() - began
         if found is None:
             return
         yield found
@@ -205,20 +206,20 @@ def _judge(found: _Found, reading: ReadingConfig, steps: Sequence[Step], tally: 
     """((step, reason) or ("kept", ""), what went wrong if something did)."""
     label = "extract"
     try:
-        clock = time.perf_counter()
+        clock = time.thread_time()
         tally.funnel[label]["in"] += 1
         loaded = found.load()
-        tally.seconds[label] += time.perf_counter() - clock
+        tally.seconds[label] += time.thread_time() - clock
         if isinstance(loaded, str):
             tally.funnel[label][loaded] += 1
             return (label, loaded), ""
         found.document = loaded
         tally.funnel[label]["out"] += 1
         for step in steps:
-            label, clock = step.label, time.perf_counter()
+            label, clock = step.label, time.thread_time()
             tally.funnel[label]["in"] += 1
             reason = _apply(step, found)
-            tally.seconds[label] += time.perf_counter() - clock
+            tally.seconds[label] += time.thread_time() - clock
             _note(step, found.document, tally)
             tally.funnel[label][reason or "out"] += 1
             if reason is not None:
@@ -241,6 +242,12 @@ def _apply(step: Step, found: _Found) -> str | None:
         return step.apply(found.document)
     found.document = step.apply(found.document)
     return None
+
+
+def _scores(document: Document | None) -> dict[str, float]:
+    """The numbers by which filters judged, for threshold sweeps."""
+    facts = {} if document is None else document.metadata
+    return {key: round(value, 4) for key, value in facts.items() if key.endswith("_score") and isinstance(value, float)}
 
 
 def _note(step: Step, document: Document, tally: _Tally) -> None:

@@ -1,7 +1,7 @@
-"""The funnel: how many documents each step got, dropped and passed on, added up from the manifests of all files.
+"""The funnel: how many documents each step got, dropped and passed on, summed over all files.
 
-Every record of the input is in it once: handed out by the reader or counted under one of its reasons, kept or dropped by
-exactly one step (the first that objects). Read next: `report.py`, which draws it.
+Every record of the input is in it once: handed out by the reader or counted under one of its reasons, kept or dropped
+by exactly one step (the first that objects). Read next: `report.py`, which draws it.
 """
 
 from __future__ import annotations

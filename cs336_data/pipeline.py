@@ -207,12 +207,19 @@ def _summary(
 
 
 def _describe(config: PipelineConfig, directory: Path, summary: dict[str, Any]) -> None:
-    """Report and dataset card."""
+    """Dataset card and report, with what is known of the truth."""
     from cs336_data.dataset_card import write_dataset_card
     from cs336_data.report import write_pipeline_report
+    from cs336_data.report_truth import truth_section
+    from cs336_data.truth import measure_run
 
     write_dataset_card(config, directory)
-    write_pipeline_report(directory, summary)
+    section = None
+    if config.truth is not None:
+        measured = measure_run(directory, config.truth)
+        write_json(directory / "truth.json", measured)
+        section = truth_section(measured)
+    write_pipeline_report(directory, summary, truth=section)
 
 
 def _stem(name: str) -> str:

@@ -97,6 +97,8 @@ class PipelineConfig:
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     tokenizer: Path | None = None
     """folder of a tokenizer; the documents are then also written as token files"""
+    truth: Path | None = None
+    """folder of a synthetic crawl; the report then says how right each step was"""
     samples: int = 3
     """kept documents, and rejected ones per reason, that each file shows for inspection"""
     seed: int = 0

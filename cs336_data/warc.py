@@ -141,7 +141,7 @@ class _Run:
             if raw is None:
                 return
             self.parsed += 1
-            offset = self.start + raw.stream_pos
+            offset = raw.stream_pos
             held, reason = _take(raw, offset, self.max_record_bytes)
             if held is None:
                 self.counts[reason] += 1

@@ -3,11 +3,11 @@
     warc/crawl-00000.warc.gz ...      pages as a server would have sent them
     wet/crawl-00000.warc.wet.gz ...   their texts
     truth.jsonl                       a line per page: all that is known about it
-    validation.jsonl                  documentation pages outside the crawl: what training should help with
+    validation.jsonl                  articles outside the crawl: what training should help with
     evaluation.jsonl                  passages of these, some of which were copied into pages of the crawl
     manifest.json                     options, counts and checksums, written last
 
-Documentation pages (`pydoc_pages.py`) are what a filter should keep; to some, known things are done: personal data
+Articles (`pydoc_pages.py`) are what a filter should keep; to some, known things are done: personal data
 planted, copies and near copies made, a passage of the evaluation set inserted, odd encodings. Same options and same
 Python give the same bytes. Handout: `look_at_cc`, for those without a crawl at hand. Read next: `truth.py`.
 """
@@ -39,19 +39,21 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class CrawlOptions:
-    """How many pages of each sort; copies and the like come on top of `documentation`."""
+    """How many pages of each sort; copies come on top of `articles`."""
 
-    documentation: int = 400
-    """pages that pydoc renders (a Python library has about 500); a tenth more is held out for validation"""
+    articles: int = 500
+    """pages of prose; a tenth more is held out for validation"""
+    reference: int = 60
+    """pages of topics, modules and classes as pydoc shows them (a Python library has about 500)"""
     boilerplate: int = 150
     spam: int = 80
     adult: int = 40
     hostile: int = 40
     foreign: int = 160
     copies: int = 40
-    """documentation pages served again under another URL"""
+    """articles served again under another URL"""
     near_copies: int = 60
-    """documentation pages again with some words replaced"""
+    """articles again with some words replaced"""
     broken: int = 44
     """records of eleven kinds of damage"""
     files: int = 4
@@ -60,12 +62,12 @@ class CrawlOptions:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value < 0 or (value == 0 and name in ("documentation", "files")):
-                raise ValueError(f"{name} must be at least {int(name in ('documentation', 'files'))}; got {value}")
-        if max(self.copies, self.near_copies) > self.documentation:
+            if value < (lowest := int(name in ("articles", "files"))):
+                raise ValueError(f"{name} must be at least {lowest}; got {value}")
+        if max(self.copies, self.near_copies) > self.articles:
             raise ValueError(
-                f"copies={self.copies} and near_copies={self.near_copies} are made of different documentation pages; "
-                f"there are {self.documentation}"
+                f"copies={self.copies} and near_copies={self.near_copies} are made of different articles; there are "
+                f"only {self.articles}"
             )
 
 
@@ -77,22 +79,27 @@ def write_crawl(
     Args:
         directory: created; files of an earlier crawl with the same names are replaced.
         options: what and how much.
-        progress: called with (pages rendered, pages in all).
+        progress: called with (reference pages rendered, all of them).
 
     Raises:
+        ValueError: the library has less prose than is asked for.
         ImportError: resiliparse is missing; says how to install it.
     """
     present = _matching(directory, options)
     if present is not None:
         return present
     maker = PageMaker(options.seed)
-    held_out = max(4, options.documentation // 10)
-    documentation = maker.documentation(options.documentation + held_out, progress)
-    validation, documentation = documentation[:held_out], documentation[held_out:]
+    held_out = max(4, options.articles // 10)
+    articles = maker.articles(options.articles + held_out)
+    if len(articles) < options.articles + held_out:
+        raise ValueError(f"this Python library has prose for {len(articles)} articles; articles={options.articles} and "
+                         f"{held_out} for validation are too many")  # fmt: skip
+    validation, articles = articles[:held_out], articles[held_out:]
     passages = _passages(validation, maker.rng)
-    pages = [*maker.treat(documentation, passages), *_generated(maker, options)]
-    pages += maker.copies(documentation, options.copies)
-    pages += maker.near_copies(documentation, options.near_copies)
+    pages = [*maker.treat(articles, passages), *_generated(maker, options)]
+    pages += maker.reference(options.reference, progress)
+    pages += maker.copies(articles, options.copies)
+    pages += maker.near_copies(articles, options.near_copies)
     pages += maker.broken(options.broken)
     maker.rng.shuffle(pages)
     folders = [pages[i :: options.files] for i in range(options.files)]
@@ -119,7 +126,7 @@ def _generated(maker: PageMaker, options: CrawlOptions) -> list[Page]:
 def _passages(pages: Sequence[Page], rng: random.Random) -> list[str]:
     """From each page a stretch of words, if it has enough of them."""
     texts = [(extract_text_from_html_bytes(page.html) or "").split() for page in pages]
-    long = [words for words in texts if len(words) > 4 * _PASSAGE_WORDS]
+    long = [words for words in texts if len(words) > 3 * _PASSAGE_WORDS]
     starts = [rng.randrange(_PASSAGE_WORDS, len(words) - 2 * _PASSAGE_WORDS) for words in long]
     return [" ".join(words[s : s + _PASSAGE_WORDS]) for words, s in zip(long, starts, strict=True)]
 

@@ -1,6 +1,7 @@
 """One page of the synthetic crawl with the truth about it, and the maker of all pages.
 
-Documentation should be kept unless it is a copy or holds a passage of the evaluation set; all else should be dropped.
+Articles should be kept unless one is a copy or holds a passage of the evaluation set; of reference pages nobody can
+say; all else should be dropped.
 Read next: `crawl.py`.
 """
 
@@ -17,12 +18,12 @@ from typing import Any
 
 from cs336_data.synthetic_crawl import generated_pages
 from cs336_data.synthetic_crawl.generated_pages import fill, read_texts, site_page
-from cs336_data.synthetic_crawl.pydoc_pages import pydoc_pages
+from cs336_data.synthetic_crawl.pydoc_pages import PydocPage, article_pages, reference_pages
 
 LARGE_BYTES = 5_200_000  # above the pipeline's limit for a page
 _BOMB_BYTES = 60_000_000
 _NESTING = 20_000
-_REPLACED_SHARES = (0.002, 0.005, 0.01, 0.05, 0.2)  # of words, in near copies; the last two are no duplicates any more
+_REPLACED_SHARES = (0.005, 0.01, 0.02, 0.05, 0.2)  # of words, in near copies; the last two are no duplicates any more
 
 BROKEN = (
     "length_too_long", "length_too_short", "damaged_member", "cut_off", "too_large", "zip_bomb", "not_found",
@@ -32,7 +33,8 @@ UNREADABLE = frozenset(
     ("length_too_long", "length_too_short", "damaged_member", "cut_off", "too_large", "zip_bomb", "not_found")
 )
 """kinds whose record the reader cannot or must not hand out"""
-DOCUMENTATION = frozenset(("topic", "module", "class"))
+ARTICLE = "article"
+REFERENCE = frozenset(("topic", "module", "class"))
 
 
 @dataclass(frozen=True)
@@ -82,14 +84,21 @@ class PageMaker:
     def __init__(self, seed: int) -> None:
         self.seed, self.rng, self.texts = seed, random.Random(seed), read_texts()
 
-    def documentation(self, count: int, progress: Callable[[int, int], None]) -> list[Page]:
-        """Pages of the Python library, in assorted encodings, each with a marker of non-ASCII letters."""
+    def articles(self, count: int) -> list[Page]:
+        """Prose of the Python library, in assorted encodings, each with a marker of non-ASCII letters."""
+        return [self._marked(page) for page in article_pages(count, seed=self.seed)]
+
+    def reference(self, count: int, progress: Callable[[int, int], None]) -> list[Page]:
+        """Topics, modules and classes as pydoc shows them."""
         pages = []
-        for page in pydoc_pages(count, seed=self.seed):
-            body, marker = self._with_articles(page.body)
-            pages.append(self._page(page.kind, page.name, body, charset=self._charset(), marker=marker))
+        for page in reference_pages(count, seed=self.seed):
+            pages.append(self._marked(page))
             progress(len(pages), count)
         return pages
+
+    def _marked(self, page: PydocPage) -> Page:
+        body, marker = self._with_marker(page.body)
+        return self._page(page.kind, page.name, body, charset=self._charset(), marker=marker)
 
     def treat(self, pages: Sequence[Page], passages: Sequence[str]) -> list[Page]:
         """The pages with personal data in every seventh and an evaluation passage in every twenty-fifth."""
@@ -171,7 +180,7 @@ class PageMaker:
         choices = [("utf-8", "utf-8"), ("utf-8", None), ("cp1252", "cp1252"), ("cp1252", "utf-8"), ("cp1252", None)]
         return self.rng.choices(choices, weights=[70, 10, 8, 8, 4])[0]
 
-    def _with_articles(self, body: str) -> tuple[str, str]:
+    def _with_marker(self, body: str) -> tuple[str, str]:
         """The body with two sentences of ours, the second of which is the marker."""
         parts = self.texts["articles"]
         marker = fill(self.rng.choice(parts["marks"]), self.texts, self.rng)

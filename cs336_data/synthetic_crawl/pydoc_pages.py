@@ -1,12 +1,14 @@
-"""Real pages on every machine: what `pydoc` renders of the Python library that runs this.
+"""Real pages on every machine: the Python library that runs this, as `pydoc` renders it.
 
-    topic    a chapter of the language reference, mostly prose
-    module   one module with all its classes and functions
-    class    one class with its methods, inherited ones included
+    article   paragraphs of prose from docstrings and chapters, about 900 pages of 120 to 240 words
+    topic     a chapter of the language reference as it stands
+    module    one module with all its classes and functions
+    class     one class with its methods, inherited ones included
 
-These are real documents with the troubles of real ones: tables, code, long lists of names, text repeated from page to
-page. They differ between Python versions and are otherwise the same on each call: links to local files and addresses in
-memory are cut out. Importing the listed modules has no side effects. Read next: `generated_pages.py`.
+Articles are what a filter should keep. The others are real pages with the troubles of real ones (tables, code, long
+lists of names, text repeated from page to page), of which it is a matter of taste whether they are worth keeping. All
+differ between Python versions and are otherwise the same on each call: links to local files and addresses in memory are
+cut out. Importing the listed modules has no side effects. Read next: `generated_pages.py`.
 """
 
 from __future__ import annotations
@@ -23,29 +25,34 @@ from typing import Literal
 
 MODULES = tuple(
     """
-    abc argparse array ast asyncio.events asyncio.locks asyncio.queues asyncio.streams asyncio.tasks base64 bdb bisect
-    calendar cmd code codecs collections collections.abc colorsys concurrent.futures configparser contextlib copy csv
-    dataclasses datetime decimal difflib dis doctest email.charset email.generator email.header email.headerregistry
-    email.message email.parser email.policy enum filecmp fileinput fnmatch fractions ftplib functools getopt gettext
-    glob graphlib gzip hashlib heapq hmac html html.parser http http.client http.cookiejar http.cookies http.server
-    imaplib importlib.abc importlib.metadata inspect io ipaddress itertools json json.decoder json.encoder linecache locale
-    logging.config logging.handlers lzma mailbox mimetypes multiprocessing.connection multiprocessing.managers
-    multiprocessing.pool multiprocessing.shared_memory netrc numbers opcode operator optparse pathlib pdb pickle
-    pickletools pkgutil plistlib poplib pprint profile pstats pydoc queue quopri random re reprlib rlcompleter sched
-    secrets selectors shelve shlex shutil signal smtplib socket socketserver sqlite3 ssl statistics string
-    stringprep struct subprocess symtable tabnanny tarfile tempfile textwrap threading timeit token tokenize trace
-    traceback tracemalloc types typing unittest.case unittest.loader unittest.mock unittest.runner unittest.suite
-    urllib.error urllib.parse urllib.request urllib.response urllib.robotparser uuid warnings wave weakref
-    webbrowser wsgiref.handlers wsgiref.headers wsgiref.simple_server wsgiref.util xml.dom xml.dom.minidom
-    xml.etree.ElementTree xml.sax.handler xml.sax.saxutils xmlrpc.client xmlrpc.server zipapp zipfile zipimport zlib
+    abc argparse array ast asyncio.events asyncio.locks asyncio.queues asyncio.streams asyncio.tasks base64 bdb
+    bisect calendar cmd code codecs collections collections.abc colorsys concurrent.futures configparser
+    contextlib copy csv dataclasses datetime decimal difflib dis doctest email.charset email.generator
+    email.header email.headerregistry email.message email.parser email.policy enum filecmp fileinput fnmatch
+    fractions ftplib functools getopt gettext glob graphlib gzip hashlib heapq hmac html html.parser http
+    http.client http.cookiejar http.cookies http.server imaplib importlib.abc importlib.metadata inspect io
+    ipaddress itertools json json.decoder json.encoder linecache locale logging.config logging.handlers lzma
+    mailbox mimetypes multiprocessing.connection multiprocessing.managers multiprocessing.pool
+    multiprocessing.shared_memory netrc numbers opcode operator optparse pathlib pdb pickle pickletools pkgutil
+    plistlib poplib pprint profile pstats pydoc queue quopri random re reprlib rlcompleter sched secrets
+    selectors shelve shlex shutil signal smtplib socket socketserver sqlite3 ssl statistics string stringprep
+    struct subprocess symtable tabnanny tarfile tempfile textwrap threading timeit token tokenize trace
+    traceback tracemalloc types typing unittest.case unittest.loader unittest.mock unittest.runner
+    unittest.suite urllib.error urllib.parse urllib.request urllib.response urllib.robotparser uuid warnings
+    wave weakref webbrowser wsgiref.handlers wsgiref.headers wsgiref.simple_server wsgiref.util xml.dom
+    xml.dom.minidom xml.etree.ElementTree xml.sax.handler xml.sax.saxutils xmlrpc.client xmlrpc.server zipapp
+    zipfile zipimport zlib
 """.split()
 )
 _FILE_LINK = re.compile(r'<a href="file:[^"]*">[^<]*</a>')
 _ADDRESS = re.compile(r"\b0x[0-9a-f]{8,16}\b")
 _MAX_BYTES = 80_000  # a longer page would be most of the crawl
 _MIN_DOC_WORDS = 25  # a class that says less about itself is no page
+_TOKEN = re.compile(r"\w+(?:['-]\w+)*|[^\w\s]")
+_MIN_PARAGRAPH_WORDS = 12
+_MIN_WORD_SHARE = 0.83  # of a paragraph's words and punctuation marks; with fewer words it is a table or code
 
-Kind = Literal["topic", "module", "class"]
+Kind = Literal["article", "topic", "module", "class"]
 
 
 @dataclass(frozen=True)
@@ -57,8 +64,65 @@ class PydocPage:
     body: str
 
 
-def pydoc_pages(count: int, *, seed: int) -> Iterator[PydocPage]:
-    """Yield pages in an order drawn by `seed`.
+def article_pages(count: int, *, seed: int) -> list[PydocPage]:
+    """Prose of the library, each paragraph in one page only, in an order drawn by `seed`.
+
+    Args:
+        count: pages wanted; fewer come when there is no more prose (about 600 pages).
+        seed: same seed, same Python: same pages.
+    """
+    rng, pages, seen = random.Random(seed), [], set[str]()
+    for name, texts in _docstrings():
+        body: list[str] = []
+        words, wanted = 0, rng.randint(120, 240)
+        for paragraph in (p for text in texts for p in _paragraphs(text)):
+            if paragraph in seen:
+                continue
+            seen.add(paragraph)
+            body.append(paragraph)
+            words += len(paragraph.split())
+            if words >= wanted:
+                pages.append(_article(name, body))
+                body, words, wanted = [], 0, rng.randint(120, 240)
+    rng.shuffle(pages)
+    return pages[:count]
+
+
+def _article(name: str, paragraphs: list[str]) -> PydocPage:
+    content = "\n".join(f"<p>{pydoc.html.markup(paragraph)}</p>" for paragraph in paragraphs)
+    return PydocPage("article", name, f"<h1>About {name}</h1>\n{content}")
+
+
+def _docstrings() -> Iterator[tuple[str, list[str]]]:
+    """(topic or module, its chapter or docstrings)."""
+    from pydoc_data.topics import topics
+
+    for name in _topic_names():
+        yield name, [topics[name]]
+    for name in MODULES:
+        try:
+            module = importlib.import_module(name)
+        except ImportError:
+            continue
+        owned = [value for value in vars(module).values() if getattr(value, "__module__", None) == name]
+        methods = [value for cls in owned if inspect.isclass(cls) for value in vars(cls).values()]
+        found = [getattr(value, "__doc__", None) for value in [module, *owned, *methods] if not isinstance(value, str)]
+        yield name, [text for text in found if isinstance(text, str)]
+
+
+def _paragraphs(text: str) -> Iterator[str]:
+    """The paragraphs that are prose."""
+    for block in re.split(r"\n\s*\n", text):
+        words = block.split()
+        if len(words) < _MIN_PARAGRAPH_WORDS or words[-1][-1] not in ".:!?)" or ">>>" in words:
+            continue
+        tokens = _TOKEN.findall(block)
+        if sum(token.replace("-", "").isalpha() for token in tokens) >= _MIN_WORD_SHARE * len(tokens):
+            yield " ".join(words)
+
+
+def reference_pages(count: int, *, seed: int) -> Iterator[PydocPage]:
+    """Yield topics, modules and classes as pydoc shows them, in an order drawn by `seed`.
 
     Args:
         count: pages wanted; fewer come when the library has no more (about 500).
