@@ -17,10 +17,10 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 
-.PHONY: help install dev tour test check bench clean
+.PHONY: help install dev tour test check bench bench-gpu clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
 
 $(VENV)/.created:
 	@for python in $(CANDIDATES); do \
@@ -68,6 +68,10 @@ bench: $(VENV)/.bench  ## all benchmarks; results go to benchmarks/results/
 	@shopt -s nullglob; files=(benchmarks/bench_*.py); \
 	if [ $${#files[@]} = 0 ]; then echo "error: no benchmarks/bench_*.py in this checkout" >&2; exit 1; fi; \
 	for file in "$${files[@]}"; do echo "== $$file"; $(BIN)/python "$$file" $(ARGS) || exit 1; done
+
+bench-gpu: $(VENV)/.bench  ## kernels and the attention leaderboard on this machine's GPU
+	@$(BIN)/python benchmarks/bench_gpu_kernels.py $(ARGS)
+	@$(BIN)/python -m cs336_systems.leaderboard_attention --backward one-pass --out benchmarks/results/attention_board.json
 
 clean:  ## remove caches and build output; .venv, runs/ and data/ stay
 	@rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -17,6 +17,7 @@ layers underneath (`layers.py`), everything in `variants/`. Read next: `optimize
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import math
 import os
@@ -91,9 +92,15 @@ ATTENTION_FUNCTIONS: dict[str, Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
 
 def check_attention_name(name: str) -> None:
-    """Raise a ValueError unless ATTENTION_FUNCTIONS has (or can get) an entry `name`."""
+    """Raise a ValueError unless ATTENTION_FUNCTIONS has (or can get) an entry `name`.
+
+    An installed package offers one by an entry point `name` of group "cs336.attention": the function itself.
+    """
     if name == "blocked":
         import cs336_basics.blocked_attention  # noqa: F401  (it registers itself)
+    if name not in ATTENTION_FUNCTIONS:
+        for offer in importlib.metadata.entry_points(group="cs336.attention", name=name):
+            ATTENTION_FUNCTIONS[name] = offer.load()
     if name not in ATTENTION_FUNCTIONS:
         raise ValueError(f"attention={name!r} is not known; choose one of {sorted(ATTENTION_FUNCTIONS)}")
 

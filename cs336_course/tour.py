@@ -2,22 +2,25 @@
 
 `DEFAULT` and `QUICK` are the only places where its sizes stand. Each package defines its stages beside its code; here
 they are put in order. Interrupted at any moment, the tour goes on where it was when it is started again. Left out: the
-stages of assignments 2 to 5, until their packages are built. Read next: `cs336_basics/runs/stage.py`,
-`cs336_basics/tour_tokenizers.py`, `cs336_basics/tour_pretraining.py`.
+stages of assignments 3 to 5, until their packages are built. Read next: `cs336_basics/runs/stage.py`,
+`cs336_basics/tour_tokenizers.py`, `cs336_basics/tour_pretraining.py`, `cs336_systems/tour_systems.py`.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from cs336_basics.runs.directory import RunDirectory
 from cs336_basics.runs.report import KeyFigure, KeyFigures, Section
 from cs336_basics.runs.stage import Stage, run_stages
 from cs336_basics.tour_pretraining import PretrainingStageOptions, pretraining_stage
 from cs336_basics.tour_tokenizers import TokenizerStageOptions, tokenizers_stage
+from cs336_systems import tour_systems
+from cs336_systems.tour_systems import SystemsStageOptions, systems_stage
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class TourConfig:
 
     tokenizers: TokenizerStageOptions
     pretraining: PretrainingStageOptions
+    systems: SystemsStageOptions
 
 
 DEFAULT = TourConfig(  # about 10 minutes on two CPU cores
@@ -38,6 +42,7 @@ DEFAULT = TourConfig(  # about 10 minutes on two CPU cores
         max_learning_rate=5e-3, warmup_steps=30, num_samples=50, max_above_floor=0.10, min_cloze_accuracy=0.80,
         seed=0, device="auto",
     ),
+    tour_systems.DEFAULT,
 )  # fmt: skip
 
 QUICK = TourConfig(  # about 90 seconds; too short for the targets
@@ -50,6 +55,7 @@ QUICK = TourConfig(  # about 90 seconds; too short for the targets
         max_learning_rate=5e-3, warmup_steps=20, num_samples=20, max_above_floor=None, min_cloze_accuracy=None,
         seed=0, device="auto",
     ),
+    tour_systems.QUICK,
 )  # fmt: skip
 
 
@@ -65,15 +71,20 @@ class TourResult:
 def tour_config(*, quick: bool = False, seed: int = 0, device: str = "auto") -> TourConfig:
     """One of the two sizes with a seed and a device."""
     config = QUICK if quick else DEFAULT
+    given = {"seed": seed, "device": device}
     return TourConfig(
-        replace(config.tokenizers, seed=seed),
-        replace(config.pretraining, seed=seed, device=device),
+        *(replace(stage, **{k: v for k, v in given.items() if hasattr(stage, k)}) for stage in _options(config))
     )
+
+
+def _options(config: TourConfig) -> list[Any]:
+    """The options of each stage, in order."""
+    return [getattr(config, field.name) for field in fields(config)]
 
 
 def tour_stages(config: TourConfig) -> list[Stage]:
     """All stages, in the order of the course."""
-    return [tokenizers_stage(config.tokenizers), pretraining_stage(config.pretraining)]
+    return [tokenizers_stage(config.tokenizers), pretraining_stage(config.pretraining), systems_stage(config.systems)]
 
 
 def run_tour(config: TourConfig, directory: Path) -> TourResult:
@@ -84,7 +95,9 @@ def run_tour(config: TourConfig, directory: Path) -> TourResult:
         AlreadyLockedError: a tour is running there.
         Interrupted: Ctrl-C during training, after saving; other stages raise KeyboardInterrupt.
     """
-    with RunDirectory.create_or_resume(directory, config, kind="tour", changeable=("pretraining.device",)) as run:
+    with RunDirectory.create_or_resume(
+        directory, config, kind="tour", changeable=("pretraining.device", "systems.device")
+    ) as run:
 
         def say(line: str) -> None:
             print(line, file=sys.stderr, flush=True)

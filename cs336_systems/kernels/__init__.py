@@ -1,0 +1,1 @@
+"""Kernels: each file holds a reference, an autograd.Function in PyTorch and one in Triton."""
