@@ -70,7 +70,8 @@ class C4:
         """Whether there are `min_sentences`; a line is at least one, so it rarely has to be looked at."""
         missing = self.min_sentences - len(lines)
         for line in lines if missing > 0 else ():
-            missing -= count_sentences(page.table.kinds[page.table.numbers(line)]) - 1
+            numbers = page.table.numbers(line)
+            missing -= count_sentences(page.table.kinds[numbers]) - 1
             if missing <= 0:
                 break
         return missing <= 0

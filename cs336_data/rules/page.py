@@ -123,12 +123,14 @@ class Page:
     def lengths(self) -> np.ndarray:
         """Characters of each word, int64."""
         if self._lengths is None:
-            self._lengths = self.table.lengths[self.words]
+            words = self.words  # may replace the table's arrays by longer ones, so it comes first
+            self._lengths = self.table.lengths[words]
         return self._lengths
 
     @property
     def kinds(self) -> np.ndarray:
         """Bits of each word, int64."""
         if self._kinds is None:
-            self._kinds = self.table.kinds[self.words]
+            words = self.words
+            self._kinds = self.table.kinds[words]
         return self._kinds
