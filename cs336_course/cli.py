@@ -25,6 +25,9 @@ from pathlib import Path
 COMMANDS = {
     "tour": ("cs336_course.cli:tour", "the whole course in miniature, trained for real on this machine"),
     "data get": ("cs336_basics.corpora.cli:get", "download TinyStories, the OpenWebText sample or FineWeb-Edu"),
+    "data get commoncrawl": ("cs336_data.cli:get_common_crawl", "download files of a Common Crawl archive"),
+    "data synthesize": ("cs336_data.cli:synthesize", "write a small web crawl of known content (WARC, WET, truth)"),
+    "data run": ("cs336_data.cli:run", "turn a crawl into clean documents and tell what became of every record"),
     "data stories": ("cs336_basics.corpora.cli:stories", "write synthetic stories whose entropy is known"),
     "data stdlib": ("cs336_basics.corpora.cli:stdlib", "gather the Python library's own sources as a corpus"),
     "tokenizer train": ("cs336_basics.tokenization.cli:train", "train a BPE tokenizer on a text file"),
@@ -58,9 +61,11 @@ COMMANDS = {
     "scaling client": ("cs336_scaling.service.cli:client", "submit runs to a training service and read their results"),
     "scaling admin": ("cs336_scaling.service.cli:admin", "seed learners, make keys, export grades, queue again"),
 }
-RESUMABLE = {"tour", "train", "data get", "basics ablate", "basics objectives", "scaling sweep"}
+RESUMABLE = {"tour", "train", "data get", "data run", "data filter-for-model", "basics ablate", "basics objectives", "scaling sweep"}
 # fmt: on
-GROUPS = sorted({" ".join(name.split()[:n]) for name in COMMANDS for n in range(1, len(name.split()))})
+GROUPS = sorted(
+    {" ".join(name.split()[:n]) for name in COMMANDS for n in range(1, len(name.split()))} - COMMANDS.keys()
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -97,6 +102,8 @@ def _dispatch(arguments: list[str]) -> int:
     words = max(
         (n for n in range(1, len(arguments) + 1) if " ".join(arguments[:n]) in GROUPS), default=0
     )  # words of the group
+    if len(arguments) >= words + 2 and " ".join(arguments[: words + 2]) in COMMANDS:  # `data get commoncrawl` is a verb beside `data get`
+        words += 1
     name, rest = " ".join(arguments[: words + 1]), arguments[words + 1 :]
     if words and (len(arguments) == words or arguments[words] in ("-h", "--help")):
         group = " ".join(arguments[:words])

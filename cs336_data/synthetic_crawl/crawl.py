@@ -41,15 +41,20 @@ Progress = Callable[[int, int], None]
 class CrawlOptions:
     """How many pages of each sort; copies come on top of `articles`."""
 
-    articles: int = 500
+    articles: int = 360
     """pages of prose; a tenth more is held out for validation"""
     reference: int = 60
     """pages of topics, modules and classes as pydoc shows them (a Python library has about 500)"""
     boilerplate: int = 150
+    """pages of menus, baskets, forum chrome"""
     spam: int = 80
+    """pages that praise one product without end"""
     adult: int = 40
+    """pages that advertise pornography"""
     hostile: int = 40
+    """threads of insults"""
     foreign: int = 160
+    """pages in eight other languages, in encodings of their own"""
     copies: int = 40
     """articles served again under another URL"""
     near_copies: int = 60
@@ -59,6 +64,7 @@ class CrawlOptions:
     files: int = 4
     """WARC files"""
     seed: int = 0
+    """same seed and same Python, same crawl"""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

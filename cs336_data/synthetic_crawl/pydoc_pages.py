@@ -1,6 +1,6 @@
 """Real pages on every machine: the Python library that runs this, as `pydoc` renders it.
 
-    article   paragraphs of prose from docstrings and chapters, about 900 pages of 120 to 240 words
+    article   paragraphs of prose from docstrings and chapters, about 600 pages of 90 to 200 words
     topic     a chapter of the language reference as it stands
     module    one module with all its classes and functions
     class     one class with its methods, inherited ones included
@@ -48,9 +48,9 @@ _FILE_LINK = re.compile(r'<a href="file:[^"]*">[^<]*</a>')
 _ADDRESS = re.compile(r"\b0x[0-9a-f]{8,16}\b")
 _MAX_BYTES = 80_000  # a longer page would be most of the crawl
 _MIN_DOC_WORDS = 25  # a class that says less about itself is no page
-_TOKEN = re.compile(r"\w+(?:['-]\w+)*|[^\w\s]")
+_TOKEN = re.compile(r"\w+(?:['-]\w+)*|[^\w\s]+")
 _MIN_PARAGRAPH_WORDS = 12
-_MIN_WORD_SHARE = 0.83  # of a paragraph's words and punctuation marks; with fewer words it is a table or code
+_MIN_WORD_SHARE = 0.80  # of a paragraph's words and punctuation marks; with fewer words it is a table or code
 
 Kind = Literal["article", "topic", "module", "class"]
 
@@ -74,7 +74,7 @@ def article_pages(count: int, *, seed: int) -> list[PydocPage]:
     rng, pages, seen = random.Random(seed), [], set[str]()
     for name, texts in _docstrings():
         body: list[str] = []
-        words, wanted = 0, rng.randint(120, 240)
+        words, wanted = 0, rng.randint(90, 200)
         for paragraph in (p for text in texts for p in _paragraphs(text)):
             if paragraph in seen:
                 continue
@@ -83,7 +83,7 @@ def article_pages(count: int, *, seed: int) -> list[PydocPage]:
             words += len(paragraph.split())
             if words >= wanted:
                 pages.append(_article(name, body))
-                body, words, wanted = [], 0, rng.randint(120, 240)
+                body, words, wanted = [], 0, rng.randint(90, 200)
     rng.shuffle(pages)
     return pages[:count]
 
@@ -117,7 +117,7 @@ def _paragraphs(text: str) -> Iterator[str]:
         if len(words) < _MIN_PARAGRAPH_WORDS or words[-1][-1] not in ".:!?)" or ">>>" in words:
             continue
         tokens = _TOKEN.findall(block)
-        if sum(token.replace("-", "").isalpha() for token in tokens) >= _MIN_WORD_SHARE * len(tokens):
+        if sum(any(map(str.isalpha, token)) for token in tokens) >= _MIN_WORD_SHARE * len(tokens):
             yield " ".join(words)
 
 
