@@ -57,11 +57,13 @@ COMMANDS = {
     "scaling plot": ("cs336_scaling.cli:plot", "a report of fits: profiles, frontier, contours, intervals"),
     "scaling size": ("cs336_scaling.cli:size", "tokens, text, FLOPs, hours and memory for a model's size"),
     "scaling sweep": ("cs336_scaling.cli:sweep", "train the bank of small runs, or go on with it"),
+    "scaling solve": ("cs336_scaling.cli:solve", "assignment 3 worked: spend a budget, predict a bigger run, train it"),
     "scaling serve": ("cs336_scaling.service.cli:serve", "the training service of assignment 3, all editions"),
     "scaling client": ("cs336_scaling.service.cli:client", "submit runs to a training service and read their results"),
     "scaling admin": ("cs336_scaling.service.cli:admin", "seed learners, make keys, export grades, queue again"),
 }
 RESUMABLE = {"tour", "train", "data get", "data run", "data filter-for-model", "basics ablate", "basics objectives", "scaling sweep"}
+RESUMABLE = {"tour", "train", "data get", "basics ablate", "basics objectives", "scaling sweep", "scaling solve"}
 # fmt: on
 GROUPS = sorted(
     {" ".join(name.split()[:n]) for name in COMMANDS for n in range(1, len(name.split()))} - COMMANDS.keys()

@@ -49,7 +49,7 @@ class WordTable:
 
     def numbers(self, text: str) -> np.ndarray:
         """The words of a text as int64 numbers, in order."""
-        if len(self._chunks) > MEMORY or len(self.words) > MEMORY:
+        if len(self._chunks) > MEMORY:
             self.__init__()  # type: ignore[misc]
         return np.fromiter(itertools.chain.from_iterable(map(self._chunks.__getitem__, text.split())), np.int64)
 

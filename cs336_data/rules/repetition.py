@@ -77,82 +77,8 @@ def first_excess(
 
 @functools.cache
 def _kernel() -> Callable[..., Any]:
-    """Compile the loops; numba keeps the result on disk."""
-    import numba
+    """The compiled loops."""
+    from cs336_basics.tokenization.compilation import stored
+    from cs336_data.rules.compiled_repetition import first_excess
 
-    jit = numba.njit(cache=True, nogil=True)
-
-    @jit
-    def find(words, n, start, hashed, table, stamps, stamp):  # type: ignore[no-untyped-def]
-        """Slot of the n-gram at `start`, or the free slot where it belongs; table holds where it was seen first."""
-        mask = len(table) - 1
-        slot = (hashed ^ (hashed >> np.uint64(29))) & np.uint64(mask)
-        while stamps[slot] == stamp:
-            first, same = table[slot], True
-            for k in range(n):
-                if words[first + k] != words[start + k]:
-                    same = False
-                    break
-            if same:
-                break
-            slot = (slot + np.uint64(1)) & np.uint64(mask)
-        return slot
-
-    @jit
-    def gram_hash(words, start, n):  # type: ignore[no-untyped-def]
-        value = np.uint64(0)
-        for k in range(start, start + n):
-            value = (value ^ np.uint64(words[k] + 1)) * np.uint64(0x9E3779B97F4A7C15)
-            value ^= value >> np.uint64(32)
-        return value
-
-    @jit
-    def top_characters(words, lengths, n, table, stamps, counts, stamp):  # type: ignore[no-untyped-def]
-        best = best_count = 0
-        for i in range(len(words) - n + 1):
-            slot = find(words, n, i, gram_hash(words, i, n), table, stamps, stamp)
-            if stamps[slot] != stamp:
-                stamps[slot], table[slot], counts[slot] = stamp, i, 0
-            counts[slot] += 1
-        for i in range(len(words) - n + 1):  # the first of the most frequent, in order of appearance
-            slot = find(words, n, i, gram_hash(words, i, n), table, stamps, stamp)
-            if counts[slot] > best_count:
-                best, best_count = i, counts[slot]
-        characters = n - 1
-        for k in range(best, best + n):
-            characters += lengths[k]
-        return characters * best_count
-
-    @jit
-    def duplicated_characters(words, lengths, n, table, stamps, stamp):  # type: ignore[no-untyped-def]
-        characters = i = 0
-        while i + n <= len(words):
-            slot = find(words, n, i, gram_hash(words, i, n), table, stamps, stamp)
-            if stamps[slot] == stamp:
-                for k in range(i, i + n):
-                    characters += lengths[k]
-                i += n
-            else:
-                stamps[slot], table[slot] = stamp, i
-                i += 1
-        return characters
-
-    @jit
-    def first(words, lengths, num_characters, sizes, shares, num_top):  # type: ignore[no-untyped-def]
-        size = 16
-        while size < 2 * len(words):
-            size *= 2
-        table, stamps, counts = np.empty(size, np.int64), np.zeros(size, np.int64), np.empty(size, np.int64)
-        for index in range(len(sizes)):
-            n = sizes[index]
-            if len(words) < n:
-                continue
-            if index < num_top:
-                characters = top_characters(words, lengths, n, table, stamps, counts, index + 1)
-            else:
-                characters = duplicated_characters(words, lengths, n, table, stamps, index + 1)
-            if characters / num_characters > shares[index]:
-                return index
-        return -1
-
-    return first
+    return stored(first_excess)
