@@ -28,6 +28,10 @@ COMMANDS = {
     "data get commoncrawl": ("cs336_data.cli:get_common_crawl", "download files of a Common Crawl archive"),
     "data synthesize": ("cs336_data.cli:synthesize", "write a small web crawl of known content (WARC, WET, truth)"),
     "data run": ("cs336_data.cli:run", "turn a crawl into clean documents and tell what became of every record"),
+    "data filter-for-model": (
+        "cs336_data.cli:filter_for_model",
+        "train one model on filtered and on unfiltered text and compare",
+    ),
     "data stories": ("cs336_basics.corpora.cli:stories", "write synthetic stories whose entropy is known"),
     "data stdlib": ("cs336_basics.corpora.cli:stdlib", "gather the Python library's own sources as a corpus"),
     "tokenizer train": ("cs336_basics.tokenization.cli:train", "train a BPE tokenizer on a text file"),

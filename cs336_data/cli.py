@@ -113,8 +113,43 @@ def get_common_crawl(argv: list[str]) -> None:
     """`cs336 data get commoncrawl`."""
     from cs336_data.common_crawl import get_common_crawl as fetch
 
-    about = "Download files of a Common Crawl archive; what is there and whole is not fetched again. Prints their paths."
+    about = (
+        "Download files of a Common Crawl archive; what is there and whole is not fetched again. Prints their paths."
+    )
     example = "data get commoncrawl CC-MAIN-2026-17 --num-files 4 --seed 0"
     options = tyro.conf.PositionalRequiredArgs[CommonCrawlConfig]
     for path in fetch(parse(options, argv, "data get commoncrawl", example=example, description=about)):
         print(path)
+
+
+@dataclass(frozen=True)
+class FilterForModel:
+    """Train one model on filtered and on unfiltered text and compare; called again, it goes on where it was.
+
+    By default in miniature, on a synthetic crawl, in about two minutes. leaderboard-2025 and leaderboard-2026 are the
+    sizes of the course, for those who have its files and GPUs.
+    """
+
+    config: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CONFIG")] = "model-small"
+    """TOML file, or model-small, leaderboard-2025, leaderboard-2026"""
+    out: Path = Path("runs/filter-for-model")
+    """directory of the run"""
+    overrides: Overrides = ()
+    """change the configuration, such as --set train.num_steps=1000; may be repeated"""
+    json: Switch = False
+    """print the summary as JSON"""
+
+
+def filter_for_model(argv: list[str]) -> None:
+    """`cs336 data filter-for-model`."""
+    o = parse(
+        FilterForModel, argv, "data filter-for-model", example="data filter-for-model --set seeds=3",
+        description=inspect.getdoc(FilterForModel),
+    )  # fmt: skip
+    from cs336_basics.runs.config import load_config
+    from cs336_data.filter_for_model import FilterForModelConfig, run_filter_for_model, summary_of
+
+    results = run_filter_for_model(
+        load_config(FilterForModelConfig, find_config(o.config), overrides=o.overrides), o.out
+    )
+    print_result({**summary_of(results), "report": str(o.out / "report.html")}, as_json=o.json)

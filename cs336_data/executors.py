@@ -19,6 +19,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,12 @@ def run_one(worker: GuardedWorker, task: FileTask) -> Outcome:
 
 def _run_locally(tasks: Sequence[FileTask], limits: LimitsConfig, workers: int, tick: Tick) -> Iterator[Outcome]:
     """Threads that only wait for their worker processes."""
-    guards = [GuardedWorker(limits) for _ in range(workers)]
+    with ExitStack() as stack:
+        guards = [stack.enter_context(GuardedWorker(limits)) for _ in range(workers)]
+        yield from _run_on_threads(tasks, guards, tick)
+
+
+def _run_on_threads(tasks: Sequence[FileTask], guards: Sequence[GuardedWorker], tick: Tick) -> Iterator[Outcome]:
     free: queue.SimpleQueue[GuardedWorker] = queue.SimpleQueue()
     for guard in guards:
         free.put(guard)
@@ -102,7 +108,7 @@ def _run_locally(tasks: Sequence[FileTask], limits: LimitsConfig, workers: int, 
         finally:
             free.put(guard)
 
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(len(guards)) as pool:
         running: set[Future[Outcome]] = {pool.submit(work, task) for task in tasks}
         try:
             while running:
@@ -115,7 +121,7 @@ def _run_locally(tasks: Sequence[FileTask], limits: LimitsConfig, workers: int, 
             for future in running:
                 future.cancel()
             for guard in guards:
-                guard.close()
+                guard.kill()
 
 
 def _run_on_ray(tasks: Sequence[FileTask], limits: LimitsConfig, workers: int, address: str) -> Iterator[Outcome]:

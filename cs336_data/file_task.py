@@ -257,11 +257,8 @@ def _note(step: Step, document: Document, tally: _Tally) -> None:
     if isinstance(score, (int, float)):
         bins = tally.histograms.setdefault(step.score, [0] * SCORE_BINS)
         bins[min(SCORE_BINS - 1, max(0, int(score * SCORE_BINS)))] += 1
-    if step.label == "language":
-        tally.models["language"] = str(facts.get("language_model", ""))
-    models = facts.get("models")
-    if isinstance(models, dict):
-        tally.models.update(models)
+        kind = step.score.removesuffix("_score")
+        tally.models[kind] = str(facts.get(f"{kind}_model", ""))
     pii = facts.get("pii")
     if step.kind == "transform" and isinstance(pii, dict):
         tally.masked.update(pii)

@@ -46,7 +46,7 @@ class WorkerError(RuntimeError):
 
 
 class GuardedWorker:
-    """Keeps one child process; `run` works through one file. Used by one thread; `close` may come from another."""
+    """Keeps one child process; `run` works through one file. Used by one thread; `kill` may come from another."""
 
     def __init__(self, limits: LimitsConfig) -> None:
         if sys.platform == "win32":
@@ -132,13 +132,20 @@ class GuardedWorker:
         child.stdout.close()  # type: ignore[union-attr]
         return child.wait()
 
-    def close(self) -> None:
-        """End the child at once."""
+    def kill(self) -> None:
+        """End the child at once, from any thread; a `run` under way ends with WorkerError."""
         self._closed.set()
         child = self._child
         if child is not None:
             child.kill()
-            child.wait()
+
+    def close(self) -> None:
+        """End the child and give everything back; not during a `run`."""
+        self.kill()
+        if self._child is not None:
+            self._bury()
+        self._page.close()
+        self._page_file.close()
 
     def __enter__(self) -> GuardedWorker:
         return self

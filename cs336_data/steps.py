@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from cs336_data.document import Filter, Transform
+from cs336_data.document import Transform
 
 
 @dataclass(frozen=True)
@@ -80,19 +80,16 @@ def _language(languages: Sequence[str] = ("en",), minimum: float = 0.65) -> Step
     return Step("language", "filter", LanguageFilter(languages, minimum=minimum), "language_score")
 
 
-def _nsfw(threshold: float | None = None) -> Step:
-    return _harm("nsfw", threshold)
-
-
-def _toxic(threshold: float | None = None) -> Step:
-    return _harm("toxic", threshold)
-
-
-def _harm(kind: Literal["nsfw", "toxic"], threshold: float | None) -> Step:
+def _nsfw(maximum: float = 0.9) -> Step:
     from cs336_data.toxicity import HarmFilter
 
-    harm: Filter = HarmFilter(kind) if threshold is None else HarmFilter(kind, threshold=threshold)
-    return Step(kind, "filter", harm, f"{kind}_score")
+    return Step("nsfw", "filter", HarmFilter("nsfw", maximum=maximum), "nsfw_score")
+
+
+def _toxic(maximum: float = 0.9) -> Step:
+    from cs336_data.toxicity import HarmFilter
+
+    return Step("toxic", "filter", HarmFilter("toxic", maximum=maximum), "toxic_score")
 
 
 def _rules(set: str) -> Step:

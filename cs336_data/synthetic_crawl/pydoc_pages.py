@@ -18,6 +18,7 @@ import inspect
 import pydoc
 import random
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
@@ -93,21 +94,26 @@ def _article(name: str, paragraphs: list[str]) -> PydocPage:
     return PydocPage("article", name, f"<h1>About {name}</h1>\n{content}")
 
 
-def _docstrings() -> Iterator[tuple[str, list[str]]]:
+def _docstrings() -> list[tuple[str, list[str]]]:
     """(topic or module, its chapter or docstrings)."""
     from pydoc_data.topics import topics
 
-    for name in _topic_names():
-        yield name, [topics[name]]
-    for name in MODULES:
-        try:
-            module = importlib.import_module(name)
-        except ImportError:
-            continue
-        owned = [value for value in vars(module).values() if getattr(value, "__module__", None) == name]
-        methods = [value for cls in owned if inspect.isclass(cls) for value in vars(cls).values()]
-        found = [getattr(value, "__doc__", None) for value in [module, *owned, *methods] if not isinstance(value, str)]
-        yield name, [text for text in found if isinstance(text, str)]
+    texts = [(name, [topics[name]]) for name in _topic_names()]
+    with warnings.catch_warnings(action="ignore"):  # of modules that are to go
+        texts += [(name, _docstrings_of(name)) for name in MODULES]
+    return texts
+
+
+def _docstrings_of(name: str) -> list[str]:
+    """All docstrings of a module, inherited ones left out; none if this Python was built without it."""
+    try:
+        module = importlib.import_module(name)
+    except ImportError:
+        return []
+    owned = [value for value in vars(module).values() if getattr(value, "__module__", None) == name]
+    methods = [value for cls in owned if inspect.isclass(cls) for value in vars(cls).values()]
+    found = [getattr(value, "__doc__", None) for value in [module, *owned, *methods] if not isinstance(value, str)]
+    return [text for text in found if isinstance(text, str)]
 
 
 def _paragraphs(text: str) -> Iterator[str]:
@@ -135,7 +141,9 @@ def reference_pages(count: int, *, seed: int) -> Iterator[PydocPage]:
     rng.shuffle(names)
     made = 0
     for name in names:
-        for page in _render(name):
+        with warnings.catch_warnings(action="ignore"):
+            rendered = _render(name)
+        for page in rendered:
             if made >= count:
                 return
             if len(page.body) <= _MAX_BYTES:
@@ -143,20 +151,20 @@ def reference_pages(count: int, *, seed: int) -> Iterator[PydocPage]:
                 yield page
 
 
-def _render(name: str) -> Iterator[PydocPage]:
-    """A topic (upper case), a module, or with a colon the classes of a module."""
-    if name.isupper() or name in _topic_names():
-        yield PydocPage("topic", name, _topic_body(name))
-        return
+def _render(name: str) -> list[PydocPage]:
+    """A topic, a module, or with a colon the classes of a module."""
+    if name in _topic_names():
+        return [PydocPage("topic", name, _topic_body(name))]
     try:
         module = importlib.import_module(name.removesuffix(":"))
     except ImportError:  # a Python built without sqlite3, ssl or the like
-        return
+        return []
     if not name.endswith(":"):
-        yield PydocPage("module", name, _clean(pydoc.html.document(module, name)))
-        return
-    for cls in _classes(module):
-        yield PydocPage("class", f"{module.__name__}.{cls.__qualname__}", _clean(pydoc.html.document(cls)))
+        return [PydocPage("module", name, _clean(pydoc.html.document(module, name)))]
+    return [
+        PydocPage("class", f"{module.__name__}.{cls.__qualname__}", _clean(pydoc.html.document(cls)))
+        for cls in _classes(module)
+    ]
 
 
 def _topic_names() -> list[str]:
