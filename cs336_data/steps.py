@@ -3,13 +3,15 @@
     language   keep some languages           quality   keep what a classifier finds well written
     nsfw       drop pornography              rules     drop what breaks a named rule set (`rules/`)
     toxic      drop hostile speech           pii       mask e-mail addresses, phone numbers and IP addresses
+    function   a filter of one's own, "module:name", importable where the workers run
 
-A step of one's own is one more line in `BUILDERS`. Handout: `filter_data`. Read next: `file_task.py`.
+A new kind of step is one more line in `BUILDERS`. Handout: `filter_data`. Read next: `file_task.py`.
 """
 
 from __future__ import annotations
 
 import difflib
+import importlib
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +25,7 @@ class StepConfig:
     """A step as the configuration names it."""
 
     name: str
-    """one of language, nsfw, toxic, rules, quality, pii"""
+    """one of language, nsfw, toxic, rules, quality, pii, function"""
     options: dict[str, Any] = field(default_factory=dict)
     """arguments of the step, such as { minimum = 0.65 }"""
 
@@ -111,7 +113,15 @@ def _pii() -> Step:
     return Step("pii", "transform", mask)
 
 
+def _function(path: str) -> Step:
+    module, colon, name = path.partition(":")
+    if not (module and colon and name):
+        raise ValueError(f"the path of a function looks like my_filters:too_short; got {path!r}")
+    return Step(name, "filter", getattr(importlib.import_module(module), name))
+
+
 BUILDERS: dict[str, Callable[..., Step]] = {
     "language": _language, "nsfw": _nsfw, "toxic": _toxic, "rules": _rules, "quality": _quality, "pii": _pii,
+    "function": _function,
 }  # fmt: skip
 """name in the configuration -> function of the step's options"""

@@ -43,7 +43,7 @@ def result_bytes(run: Path) -> dict[str, str]:
     """Relative path -> SHA-256 of everything that must not depend on how the run went; no stray files are left out."""
     paths = [path for folder in RESULT_FOLDERS for path in (run / folder).rglob("*") if path.is_file()]
     hashes = {}
-    for path in [*paths, *(run / name for name in RESULT_FILES)]:
+    for path in [*paths, *(run / name for name in RESULT_FILES if (run / name).exists())]:
         content = path.read_bytes()
         if path.parent.name == "manifests":
             manifest = json.loads(content)

@@ -105,8 +105,9 @@ def test_workers_killed_while_they_work_lose_nothing(crawl, straight, tmp_path):
             shooter.join()
             assert outcome.manifest is not None and outcome.manifest["given_up_at"] is None
     assert killed >= 2
-    run_pipeline(config, tmp_path / "run", progress=False)  # finds all files done
-    assert result_bytes(tmp_path / "run") == straight
+    folders = ("filtered/", "verdicts/", "samples/", "quarantine/crawl", "manifests/")
+    expected = {name: value for name, value in straight.items() if name.startswith(folders)}
+    assert result_bytes(tmp_path / "run") == expected
 
 
 @pytest.mark.parametrize("workers", [2, 3])
