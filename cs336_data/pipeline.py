@@ -62,11 +62,11 @@ def run_pipeline(config: PipelineConfig, directory: Path, *, progress: bool = Tr
     with RunDirectory.create_or_resume(directory, config, kind="data", changeable=("execution",)) as run:
         if run.is_complete:
             return run.summary()
-        for partial in directory.rglob(".*.partial"):  # left by a kill; we hold the lock
-            partial.unlink()
+        _remove_partial_files(directory)
         tasks = make_tasks(config, paths, directory)
         started = time.perf_counter()
         failures = _run_files(config, tasks, run, progress=progress)
+        _remove_partial_files(directory)
         finished = [task for task in tasks if task.name not in failures]
         manifests = [_read(manifest_path(task)) for task in finished]
         if not manifests:
@@ -129,6 +129,12 @@ def finished_manifest(task: FileTask) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError):
         return None
     return manifest
+
+
+def _remove_partial_files(directory: Path) -> None:
+    """What killed processes left; we hold the run's lock, and no worker of ours is at work."""
+    for partial in directory.rglob(".*.partial"):
+        partial.unlink(missing_ok=True)
 
 
 def _run_files(

@@ -107,7 +107,8 @@ def test_workers_killed_while_they_work_lose_nothing(crawl, straight, tmp_path):
     assert killed >= 2
     folders = ("filtered/", "verdicts/", "samples/", "quarantine/crawl", "manifests/")
     expected = {name: value for name, value in straight.items() if name.startswith(folders)}
-    assert result_bytes(tmp_path / "run") == expected
+    found = result_bytes(tmp_path / "run")
+    assert {name: value for name, value in found.items() if not name.endswith(".partial")} == expected
 
 
 @pytest.mark.parametrize("workers", [2, 3])
