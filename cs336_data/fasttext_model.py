@@ -43,7 +43,7 @@ class FastTextModel:
 
     def probabilities(self, text: str, *, k: int = 1) -> list[tuple[str, float]]:
         """The `k` most probable labels (without "__label__") with probabilities in [0, 1], best first."""
-        line = " ".join(text.split()) + "\n"
+        line = (" ".join(text.split()) + "\n").encode("utf-8", "replace").decode()  # no lone surrogates
         answers = self._model.f.predict(line, k, 0.0, "replace")
         return [(label.removeprefix(LABEL), min(1.0, float(probability))) for probability, label in answers]
 

@@ -92,14 +92,32 @@ def read_records(
                 else:
                     counts["other_kind"] += 1
             parsed += run.parsed
-            found = None if run.restart is None else _find(file, magic, run.restart)
+            found = _next_start(file, magic, run)
             former, run = run, _Run(file, found or 0, counts, max_record_bytes)
-            if former.broke_off and not (found is not None and run.fails_at_once()):
+            if former.restart is None and found is not None:
+                counts["record_damaged"] += 1  # damage that looked like the end of the file
+            elif former.broke_off and not (found is not None and run.fails_at_once()):
                 counts["record_damaged"] += 1  # else the new run, which begins with the same record, counts it
             if found is None:
                 break
     if not parsed and Path(path).stat().st_size:
         raise ValueError(f"{path} holds no WARC record; expected a .warc, .wet or .warc.gz file of a crawl")
+
+
+def _next_start(file: IO[bytes], magic: bytes, run: _Run) -> int | None:
+    """Where to go on after a run, None at the end of the file.
+
+    A damaged gzip header can look like the end, so a compressed file is searched for members beyond it as well; what
+    looks like one and cannot be read is chance.
+    """
+    if run.restart is not None:
+        return _find(file, magic, run.restart)
+    if magic != GZIP_MEMBER:
+        return None
+    found = _find(file, magic, run.offset + 1)
+    while found is not None and not _Run(file, found, Counter(), 0).begins_with_record():
+        found = _find(file, magic, found + 1)
+    return found
 
 
 class _Run:
@@ -109,6 +127,7 @@ class _Run:
         self.file, self.start, self.counts, self.max_record_bytes = file, start, counts, max_record_bytes
         self.parsed = 0  # records whose header could be read
         self.restart: int | None = None  # where to look for the next record after damage
+        self.offset = start  # of the record read last
         self.broke_off = False  # compressed data became unreadable after a sound record
 
     def fails_at_once(self) -> bool:
@@ -119,9 +138,16 @@ class _Run:
             return True
         return False
 
+    def begins_with_record(self) -> bool:
+        """Whether a header can be read here."""
+        try:
+            return next(self._open(), None) is not None
+        except OSError:
+            return False
+
     def records(self) -> Iterator[WarcRecord]:
         """Yield sound records, each once its successor's header has been read."""
-        iterator, held, offset = self._open(), None, self.start
+        iterator, held = self._open(), None
         while True:
             try:
                 raw = next(iterator, None)
@@ -134,19 +160,19 @@ class _Run:
                 self.broke_off = self.parsed > 0 and not overlong
                 if not self.parsed:
                     self.counts["record_damaged"] += 1
-                self.restart = offset + 1
+                self.restart = self.offset + 1
                 return
             if held is not None:
                 yield held
             if raw is None:
                 return
             self.parsed += 1
-            offset = raw.stream_pos
-            held, reason = _take(raw, offset, self.max_record_bytes)
+            self.offset = raw.stream_pos  # from the beginning of the file
+            held, reason = _take(raw, self.offset, self.max_record_bytes)
             if held is None:
                 self.counts[reason] += 1
                 if reason in ("record_too_large", "length_too_long", "record_damaged"):
-                    self.restart = offset + 1
+                    self.restart = self.offset + 1
                     return
 
     def _open(self) -> Iterator[Any]:

@@ -40,7 +40,7 @@ def normalize(text: str) -> str:
 
 def features(text: str) -> np.ndarray:
     """Distinct bucket numbers of a text, int64, sorted."""
-    letters = np.frombuffer(f" {normalize(text)} ".encode(), np.uint8)
+    letters = np.frombuffer(f" {normalize(text)} ".encode("utf-8", "replace"), np.uint8)
     return np.unique(_kernel()(letters, NUM_BUCKETS))
 
 

@@ -7,16 +7,16 @@ that the public suite uses. Shared phrases of up to four words are language, not
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
-_WORD = re.compile(r"[^\W_]+")
+from cs336_data.classifiers.hashed_ngrams import normalize
+
 LENGTH = 5
 
 
 def word_grams(text: str, *, n: int = LENGTH) -> set[tuple[str, ...]]:
-    """The n-grams of lower-case words of a text."""
-    words = _WORD.findall(text.lower())
+    """The n-grams of the words of a text, as the models see them."""
+    words = normalize(text).split()
     return {tuple(words[i : i + n]) for i in range(len(words) - n + 1)}
 
 
