@@ -162,8 +162,9 @@ def _decontaminate(
     from cs336_data.decontamination import decontaminate
 
     paths = [Path(path) for path in evaluation]
-    decontaminate(files, folder, paths, n=n, num_processes=num_processes)
-    return {"evaluation": [path.name for path in paths]}
+    hits = folder.with_name(f"{folder.name}.hits.jsonl")
+    found = decontaminate(files, folder, paths, n=n, hits_file=hits, num_processes=num_processes)
+    return {"items": found.items, "found_items": found.found_items, "evaluation": [path.name for path in paths]}
 
 
 def _min_words(files: Sequence[Path], folder: Path, num_processes: int, *, words: int = 50) -> dict[str, Any]:

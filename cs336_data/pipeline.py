@@ -189,11 +189,11 @@ def _tokenize(config: PipelineConfig, directory: Path, progress: bool) -> int | 
 
     _speaker(progress)("tokenizing ...")
     files = sorted((directory / "documents").glob("*.jsonl.gz"))
-    tokenize_files(
+    written = tokenize_files(
         files, directory / "tokens", Tokenizer.load(config.tokenizer),
         num_processes=config.execution.workers or os.cpu_count() or 1,
     )  # fmt: skip
-    return sum(_read(path)["num_tokens"] for path in (directory / "tokens").glob("*.bin.json"))
+    return written.tokens
 
 
 def _summary(
