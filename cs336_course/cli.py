@@ -34,6 +34,12 @@ COMMANDS = {
     ),
     "data stories": ("cs336_basics.corpora.cli:stories", "write synthetic stories whose entropy is known"),
     "data stdlib": ("cs336_basics.corpora.cli:stdlib", "gather the Python library's own sources as a corpus"),
+    "data dedup-lines": ("cs336_data.corpus_cli:dedup_lines", "remove lines that occur more than once in a collection"),
+    "data dedup-documents": ("cs336_data.corpus_cli:dedup_documents", "keep the first of documents with the same text"),
+    "data dedup-near": ("cs336_data.corpus_cli:dedup_near", "keep one of documents that are nearly the same (MinHash)"),
+    "data decontaminate": ("cs336_data.corpus_cli:decontaminate", "leave out documents that quote an evaluation text"),
+    "data tokenize": ("cs336_data.corpus_cli:tokenize", "encode documents into token files"),
+    "data mix": ("cs336_data.corpus_cli:mix", "plan epochs of sources and write one shuffled token file"),
     "tokenizer train": ("cs336_basics.tokenization.cli:train", "train a BPE tokenizer on a text file"),
     "tokenizer encode": ("cs336_basics.tokenization.cli:encode", "turn a text file into a token file"),
     "tokenizer decode": ("cs336_basics.tokenization.cli:decode", "turn a token file back into text"),
@@ -68,6 +74,8 @@ COMMANDS = {
 }
 RESUMABLE = {"tour", "train", "data get", "data run", "data filter-for-model", "basics ablate", "basics objectives", "scaling sweep"}
 RESUMABLE = {"tour", "train", "data get", "basics ablate", "basics objectives", "scaling sweep", "scaling solve"}
+RESUMABLE = {"tour", "train", "data get", "basics ablate", "basics objectives", "scaling sweep", "scaling solve",
+             "data dedup-lines", "data dedup-documents", "data dedup-near", "data decontaminate", "data tokenize"}
 # fmt: on
 GROUPS = sorted(
     {" ".join(name.split()[:n]) for name in COMMANDS for n in range(1, len(name.split()))} - COMMANDS.keys()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,8 +81,12 @@ class Unit:
                 (folder / path.name).unlink(missing_ok=True)
 
 
-def plan_units(input_files: Iterable[PathLike], output_directory: PathLike) -> list[Unit]:
+def plan_units(input_files: Iterable[PathLike], output_directory: PathLike | None) -> list[Unit]:
     """Sort and group the inputs, and refuse those that cannot work.
+
+    Args:
+        input_files: in any order.
+        output_directory: where files of the same names are to be written; None if they are only read.
 
     Raises:
         FileNotFoundError: an input is no file.
@@ -91,14 +95,11 @@ def plan_units(input_files: Iterable[PathLike], output_directory: PathLike) -> l
     paths = sorted(map(Path, input_files), key=lambda path: path.name)
     if not paths:
         raise ValueError("there are no input files; name at least one")
-    output = Path(output_directory).resolve()
-    for path, following in zip(paths, [*paths[1:], None], strict=True):
+    for path in paths:
         if not path.is_file():
             raise FileNotFoundError(f"no file at {path}")
-        if following is not None and path.name == following.name:
-            raise ValueError(f"{path} and {following} have one name and would overwrite each other; rename one")
-        if path.resolve().parent == output or path.resolve() == output:
-            raise ValueError(f"{path} stands in the output folder {output_directory}; choose another, inputs stay")
+    if output_directory is not None:
+        _check_names(paths, Path(output_directory).resolve())
     groups: list[list[Path]] = []
     for path in paths:
         if groups and not is_document_file(path) and not is_document_file(groups[-1][0]):
@@ -107,3 +108,11 @@ def plan_units(input_files: Iterable[PathLike], output_directory: PathLike) -> l
                 continue
         groups.append([path])
     return [Unit(number, tuple(group)) for number, group in enumerate(groups)]
+
+
+def _check_names(paths: Sequence[Path], output: Path) -> None:
+    for path, following in zip(paths, [*paths[1:], None], strict=True):
+        if following is not None and path.name == following.name:
+            raise ValueError(f"{path} and {following} have one name and would overwrite each other; rename one")
+        if path.resolve().parent == output or path.resolve() == output:
+            raise ValueError(f"{path} stands in the output folder {output}; choose another, inputs stay as they are")

@@ -49,11 +49,11 @@ class NearDuplicates:
     """clusters of more than one document"""
     largest_cluster: int
     """documents in the largest"""
-    identical: int
-    """documents equal to an earlier one after normalization"""
-    candidates: int
+    identical: int | None
+    """documents equal to an earlier one after normalization; like the next two not counted by the readable path"""
+    candidates: int | None
     """others that share a band with another"""
-    compared: int
+    compared: int | None
     """pairs whose similarity was computed"""
     seconds: dict[str, float] = field(compare=False)
     """wall time of each stage"""
@@ -108,7 +108,9 @@ class _Search:
 
     def __init__(self, units: Sequence[Unit], config: MinHashConfig, job: Job):
         self.units, self.config, self.job, self.folder = units, config, job, job.folder
-        self.identical = self.candidates = self.compared = 0
+        self.identical: int | None = None
+        self.candidates: int | None = None
+        self.compared: int | None = None
         self.starts: list[int] = [0]
 
     def plain_roots(self) -> npt.NDArray[np.int64]:
