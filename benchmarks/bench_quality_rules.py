@@ -2,11 +2,11 @@
 
     python benchmarks/bench_quality_rules.py [--quick]
 
-Every page goes through four filters (Gopher repetition, Gopher quality, C4 without its rule on line ends, FineWeb), each
-of which sees the page as it was, so that all verdicts are compared and none is hidden by an earlier one. Ours share the
-words of a page, as they do in a rule set. Time: CPU seconds of one core, ours and theirs in turn in blocks of 100
-pages; words are learnt within the measured time.
-Verdicts: kept or rejected, and the reason; all differences are listed.
+Every page goes through four filters (Gopher repetition, Gopher quality, C4 without its rule on line ends, FineWeb),
+each of which sees the page as it was, so that all verdicts are compared and none is hidden by an earlier one. Ours
+share the words of a page, as they do in a rule set. Time: CPU seconds of one core, ours and theirs in turn in blocks of
+100 pages; words are learnt within the measured time. Verdicts: kept or rejected, and the reason; all differences are
+listed.
 
 Needs datatrove and spaCy (`make bench` installs them).
 """

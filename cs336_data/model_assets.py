@@ -1,8 +1,8 @@
 """Where models come from: the official file if the user has it, else what the package brings along.
 
 The course keeps its classifiers in a folder that differs by edition; a folder given by hand comes before these. Nothing
-is ever downloaded here. Every answer of a classifier names the model that gave it, so that a number measured with a small
-model of ours is never taken for one of the official model. Read next: `fasttext_model.py`.
+is ever downloaded here. Every answer of a classifier names the model that gave it, so that a number measured with a
+small model of ours is never taken for one of the official model. Read next: `fasttext_model.py`.
 """
 
 from __future__ import annotations

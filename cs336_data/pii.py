@@ -4,13 +4,13 @@
     (212) 555-0100, +44 20 ...    |||PHONE_NUMBER|||
     192.0.2.1                     |||IP_ADDRESS|||
 
-What a pattern cannot know is left to the reader: `find_spans` is the audit mode, which lists every hit with its place so
-that false alarms can be counted before anything is changed. Edges are guarded by digits: no part of a longer number, of
-a version with five parts or of a decimal fraction is taken. A telephone number of ten bare digits begins with 2 to 9, as
-American area codes do; this also leaves seconds since 1970 alone until 2033.
+What a pattern cannot know is left to the reader: `find_spans` is the audit mode, which lists every hit with its place
+so that false alarms can be counted before anything is changed. Edges are guarded by digits: no part of a longer number,
+of a version with five parts or of a decimal fraction is taken. A telephone number of ten bare digits begins with 2 to
+9, as American area codes do; this also leaves seconds since 1970 alone until 2033.
 
-All patterns are bounded, so the time is linear in the text. Handout: `mask_pii`. Left out: names, postal addresses, IPv6,
-addresses spelled "someone at example dot org". Read next: `toxicity.py`.
+All patterns are bounded, so the time is linear in the text. Handout: `mask_pii`. Left out: names, postal addresses,
+IPv6, addresses spelled "someone at example dot org". Read next: `toxicity.py`.
 """
 
 from __future__ import annotations

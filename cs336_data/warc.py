@@ -2,8 +2,8 @@
 
 A Common Crawl file is a chain of gzip members, each one record: WARC header, perhaps an HTTP header, payload. fastwarc
 parses it; what is ours is what happens when the file lies. After damage the reader looks for the next place where a
-record may begin (a gzip member, or a line "WARC/1." in a plain file) and goes on from there, so that one bad record costs
-one record. Every record that is not handed out is counted under a reason:
+record may begin (a gzip member, or a line "WARC/1." in a plain file) and goes on from there, so that one bad record
+costs one record. Every record that is not handed out is counted under a reason:
 
     record_damaged       the compressed data is broken or the file ends within it
     length_too_long      Content-Length says more than there is, or reaches into the next record

@@ -4,8 +4,8 @@
     models/quality.json, quality_card.json, quality_card.md
 
 Two builds on one machine give the same files; the harm models do not depend on the machine, the quality model on the
-docstrings of its Python version. The cards hold the hash of the sources of the training data, so that a test notices a model
-older than its data. Read next: `model_card.py`.
+docstrings of its Python version. The cards hold the hash of the sources of the training data, so that a test notices a
+model older than its data. Read next: `model_card.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cs336_data.classifiers.evaluation import Evaluation, evaluate, threshold_sw
 from cs336_data.classifiers.held_out import harm_items, quality_items
 from cs336_data.classifiers.logistic_regression import calibrate, train
 from cs336_data.classifiers.model_card import write_card
-from cs336_data.classifiers.overlap_guard import shared_grams
+from cs336_data.classifiers.overlap_guard import shared_grams, word_grams
 from cs336_data.classifiers.page_model import train_page_model
 from cs336_data.training import harm_sentences, quality_pages
 
@@ -67,21 +67,23 @@ def build_harm(folder: Path = MODELS, *, seed: int = 0, say: Callable[[str], Non
 
 
 def build_quality(folder: Path = MODELS, *, seed: int = 0, say: Callable[[str], None] = print) -> Evaluation:
-    """Train and measure the page model; returns its evaluation on the held-out pages.
-
-    Raises:
-        ValueError: training and held-out pages share five words in a row.
-    """
+    """Train and measure the page model; returns its evaluation on the held-out pages."""
     say(f"generating {NUM_PAGES} pages")
-    training, held_out = quality_pages.pages(NUM_PAGES, seed=seed), quality_items()
-    _refuse_overlap([page.text for page in training], [text for text, _ in held_out])
+    held_out = quality_items()
+    generated, tested = (
+        quality_pages.pages(NUM_PAGES, seed=seed),
+        set().union(*(word_grams(text) for text, _ in held_out)),
+    )
+    # docstrings are not ours to change, so what shares wording with the held-out pages is left out
+    training = [page for page in generated if word_grams(page.text).isdisjoint(tested)]
     say("training quality")
     model = train_page_model([page.text for page in training], [page.good for page in training])
     model.save(folder / "quality.json")
     scores, labels = [model.probability(text) for text, _ in held_out], [good for _, good in held_out]
     result = evaluate(scores, labels)
     facts = {
-        "seed": seed, "training_pages": NUM_PAGES, "python": platform.python_version(),
+        "seed": seed, "training_pages": len(training), "left_out_for_overlap": len(generated) - len(training),
+        "python": platform.python_version(),
         "docstring_paragraphs": len(quality_pages.docstring_paragraphs()),
         "training_sources_sha256": source_hash("quality"),
     }  # fmt: skip

@@ -1,8 +1,8 @@
 """A text as a set of hashed n-grams, robust against words written to be missed.
 
-Normalisation undoes what can be undone: case, compatibility forms, digits and signs in the place of letters (sh1t, a$$),
-letters set apart (f.u.c.k), letters repeated. Signs that stand for any letter (f*ck, f**k) become "*" and are left to
-the n-grams. Features, each hashed into one of `NUM_BUCKETS`:
+Normalisation undoes what can be undone: case, compatibility forms, digits and signs in the place of letters (sh1t,
+a$$), letters set apart (f.u.c.k), letters repeated. Signs that stand for any letter (f*ck, f**k) become "*" and are
+left to the n-grams. Features, each hashed into one of `NUM_BUCKETS`:
 
     words, pairs of neighbours, pairs with a word between them        who is meant: "you ... fool"
     3 to 5 characters of each word with its ends marked                 parts of words: "<f*ck"
@@ -23,7 +23,7 @@ import numpy as np
 NUM_BUCKETS = 1 << 17
 _APART = re.compile(r"(?<![\w@$!*])(?:[a-z*@$!0-9][ .\-_]){3,}[a-z](?![^\W_])")
 _REPEATED = re.compile(r"([a-z])\1{2,}")
-_SIGN = re.compile(r"(?<=[a-z*])[@$!|013457]+(?=[a-z*@$!|0-9])|(?<![a-z0-9])[@$!|013457](?=[a-z]{2})|(?<=[a-z])[$@]+")
+_SIGN = re.compile(r"(?<=[a-z*])[@$!|013457]+(?=[a-z*])|(?<![a-z0-9])[@$!|013457](?=[a-z]{2})|(?<=[a-z])[$@]+")
 _LETTERS = str.maketrans("@$!|013457", "asiioieast")
 _HIDDEN = re.compile(r"(?<=[a-z])[*#%^&]+|[*#%^&]+(?=[a-z])")
 _WORD = re.compile(r"[^\W_*]*\*{1,4}[\w*]*|[^\W_]+(?:'[^\W_]+)?")
@@ -40,7 +40,10 @@ def normalize(text: str) -> str:
 
 def features(text: str) -> np.ndarray:
     """Distinct bucket numbers of a text, int64, sorted."""
-    letters = np.frombuffer(f" {normalize(text)} ".encode("utf-8", "replace"), np.uint8)
+    plain = normalize(text)
+    if not plain:
+        return np.empty(0, np.int64)
+    letters = np.frombuffer(f" {plain} ".encode("utf-8", "replace"), np.uint8)
     return np.unique(_kernel()(letters, NUM_BUCKETS))
 
 

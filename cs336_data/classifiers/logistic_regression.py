@@ -4,8 +4,9 @@ Fitted by stochastic gradient steps with one learning rate per weight (AdaGrad, 
 
     mean of  log(1 + exp(-y s))  +  l2 / 2 |w|^2 ,   y = +-1, s the score
 
-in double precision, in one thread, from a seed: the same data give the same weights. Scores of such a model are too sure
-of themselves away from its training data; `calibrate` fits P = sigmoid(slope s + offset) on texts held back (Platt 1999).
+in double precision, in one thread, from a seed: the same data give the same weights. Scores of such a model are too
+sure of themselves away from its training data; `calibrate` fits P = sigmoid(slope s + offset) on texts held back (Platt
+1999).
 
 Left out: more than two classes. Read next: `evaluation.py`.
 """

@@ -1,8 +1,9 @@
 """Training data must not know the test: no five words in a row may occur in both.
 
-A model that has seen its test, even in a paraphrase that keeps half a sentence, has a score that means nothing. The build
-of our models stops when training and held-out texts share a 5-gram of words, and a test does the same with every text
-that the public suite uses. Shared phrases of up to four words are language, not leakage. Read next: `model_card.py`.
+A model that has seen its test, even in a paraphrase that keeps half a sentence, has a score that means nothing. The
+build of our models leaves out or refuses training texts that share a 5-gram of words with a held-out one, and a test
+does the same with every text that the public suite uses. Shared phrases of up to four words are language, not leakage.
+Read next: `model_card.py`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Gopher's rules: does a page look like prose, and does it repeat itself?
 
-Quality: number and length of words, symbols per word, lines that are bullets or end in an ellipsis, words with a letter,
-stop words. Repetition: repeated lines, paragraphs and n-grams of words. Thresholds: Rae et al. 2021, section A.1 and
-table A1; a page at a threshold is kept. `COURSE_RULES` are the four the course asks for.
+Quality: number and length of words, symbols per word, lines that are bullets or end in an ellipsis, words with a
+letter, stop words. Repetition: repeated lines, paragraphs and n-grams of words. Thresholds: Rae et al. 2021, section
+A.1 and table A1; a page at a threshold is kept. `COURSE_RULES` are the four the course asks for.
 
 The rules mean nothing for scripts written without spaces: run them after language identification. Handout:
 `gopher_quality_filters`. Read next: `c4.py`.

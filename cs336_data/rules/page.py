@@ -1,8 +1,8 @@
 """A page as the rules see it: its words as numbers, looked up once and shared by all rules.
 
-Each distinct word has a number in a `WordTable`, and with it what the rules want to know of it: its length, whether it is
-only punctuation, whether it has a letter, whether it is one of Gopher's stop words, whether it ends a sentence. A page is
-then an array of numbers, and a rule a few sums over columns of the table.
+Each distinct word has a number in a `WordTable`, and with it what the rules want to know of it: its length, whether it
+is only punctuation, whether it has a letter, whether it is one of Gopher's stop words, whether it ends a sentence. A
+page is then an array of numbers, and a rule a few sums over columns of the table.
 
 Left out: counting of n-grams (`repetition.py`). Read next: `gopher.py`.
 """

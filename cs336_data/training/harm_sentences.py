@@ -5,8 +5,8 @@
 A label belongs to a frame, not to a word, so that the same words occur on both sides: swearing at a printer is obscene
 and not toxic, "you stupid fool" is toxic and not obscene, a report of an insult, a clinical term or a place called
 Scunthorpe is neither. Vulgar words are hidden at random as people hide them (f*ck, sh1t, a$$, f u c k). The list and
-the frames were written for this project; see the data card beside the models. Every fifth frame is kept for validation, so that
-thresholds and calibration are fitted on wordings that training has not seen.
+the frames were written for this project; see the data card beside the models. Every fifth frame is kept for validation,
+so that thresholds and calibration are fitted on wordings that training has not seen.
 
 Left out: slurs, other languages, irony. Read next: `cs336_data/classifiers/hashed_ngrams.py`.
 """
@@ -28,7 +28,8 @@ KINDS = {  # list of frames: (share of the sentences, nsfw, toxic)
     "sexual": (0.10, True, False),
 }
 VULGAR = re.compile(
-    r"\b\w*(?:fuck|shit|bitch|cunt|dick|cock|pussy|slut|whore|bastard|prick|wank|twat|porn|nude|sex)\w*\b|\b(?:dumb|jack|fat)?ass(?:es|holes?|hat)?\b|\barse\w*",
+    r"\b\w*(?:fuck|shit|bitch|cunt|dick|cock|pussy|slut|whore|bastard|prick|wank|twat|porn|nude|sex)\w*\b"
+    r"|\b(?:dumb|jack|fat)?ass(?:es|holes?|hat)?\b|\barse\w*",
     re.IGNORECASE,
 )
 _SLOT = re.compile(r"\{(\w+)\}")

@@ -60,7 +60,8 @@ _MENU = ("Home|About|About us|Contact|Contact us|News|Blog|Shop|Store|Support|He
          "Read more|Show more|Print|Share|Email|Tags|Comments|Advertise|Language|English|Deutsch|Cookies|Settings|Logout|"
          "Profile|Messages|Notifications|Favorites|Compare|Reviews|Random|Popular|Trending|Latest").split("|")  # fmt: skip
 _GOODS = ("shoes|watches|loans|pills|flights|hotels|tickets|phones|handbags|insurance|lamps|shirts|ringtones|games|laptops|"
-          "wallpapers|jackets|mattresses|essays|software|casino chips|sunglasses|vitamins|toys|cars|perfume|rugs|tools").split("|")  # fmt: skip
+          "wallpapers|jackets|mattresses|essays|software|casino chips|sunglasses|vitamins|toys|cars|perfume|rugs|"
+          "tools").split("|")  # fmt: skip
 _ADS = ["Buy {goods} online!", "Cheap {goods}, best {goods}, {goods} sale", "Up to {p}% off all {goods}!!!",
         "Free {goods} with every order!", "Order your {goods} now and save ${n}!", "{goods} {goods} {goods} cheap {goods}",
         "Only {d} {goods} left!", "Amazing {goods} you will love!!", "Get rich with {goods}! No risk! Start now!",
@@ -72,13 +73,13 @@ _ADS = ["Buy {goods} online!", "Cheap {goods}, best {goods}, {goods} sale", "Up 
 _FORUM = ["Re: {goods}", "Posted: {date}", "Joined: {month} {year}", "Posts: {n}", "Location: {Name}", "Top", "Reply", "Quote",
           "Report", "Rank: Senior Member", "Last edited by {name}{d} on {date}", "{n} views, {d} replies", "Thread closed",
           "Users browsing this forum: {d} guests", "All times are UTC", "Jump to: {goods}", "Moderator: {name}", "Offline",
-          "Powered by {Name} v{d}.{d}", "Page {d} of {n}", "1 2 3 ... {d} >>", "Display: 25 | 50 | 100", "Go to page {d}"]  # fmt: skip
+          "Powered by {Name} v{d}.{d}", "Page {d} of {n}", "Pages: 1, 2, {d}", "Display: 25 | 50 | 100", "Go to page {d}"]  # fmt: skip
 _CHAT = ["lol", "omg so true", "thx man!!", "anyone here??", "me too haha", "plz help", "gr8 post", "i love it sooo much!!!",
          "idk maybe", "nice pic :)", "hi all im {name}", "check out my page", "bump", "whats up", "same", "u are the best",
          "i think its ok but dont buy the {goods}", "my {goods} broke again ugh", "so i was like no way and she was like yes",
          "just bought new {goods}, im so happy!!", "cant wait for friday!", "where did u get these {goods}?"]  # fmt: skip
 _FORM = ["Name:", "Email:", "Password:", "Required field", "Submit", "Reset", "Enter code", "I accept the terms", "Price: ${d}.99",
-         "Qty: {d}", "Size: M L XL", "Color: red blue", "SKU {n}", "In stock", "Sold out", "Add to cart", "Ships in {d} days",
+         "Quantity {d}", "Size: M L XL", "Color: red blue", "SKU {n}", "In stock", "Sold out", "Add to cart", "Ships in {d} days",
          "Rating: {d}/5", "{d} reviews", "{d} items", "Sort by: newest", "Min: ${d} Max: ${n}", "Tel: {n} {n}", "Loading...",
          "Error {n}", "Not found", "Access denied", "Please wait", "Cookies are required", "{date} {d}:{p} PM", "v{d}.{d}.{d}",
          "File: {name}.zip {d} MB", "IMG_{n}.jpg", "{d} comments", "Tags: {goods}, {goods}, {goods}", "Bedrooms: {d}",

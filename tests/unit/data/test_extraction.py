@@ -49,7 +49,10 @@ def test_decode(data, text):
 
 def test_declared_charset_is_not_believed():
     """A page in Windows-1251 that calls itself UTF-8."""
-    words = "\u0414\u043e\u0431\u0440\u043e\u0435 \u0443\u0442\u0440\u043e, \u043c\u044b \u0438\u0434\u0451\u043c \u043d\u0430 \u0440\u0435\u043a\u0443."
+    words = (
+        "\u0414\u043e\u0431\u0440\u043e\u0435 \u0443\u0442\u0440\u043e, \u043c"
+        "\u044b \u0438\u0434\u0451\u043c \u043d\u0430 \u0440\u0435\u043a\u0443."
+    )
     html = f'<html><head><meta charset="utf-8"></head><body><p>{words}</p><p>{words}</p></body></html>'
     text, encoding = decode_html(html.encode("cp1251"))
     assert words in text and "1251" in encoding

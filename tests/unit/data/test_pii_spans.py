@@ -9,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cs336_data.document import Document
-from cs336_data.pii import MASKS, PiiFilter, find_spans, mask_document, mask_emails, mask_ips, mask_phone_numbers, mask_pii
+from cs336_data.pii import (
+    MASKS,
+    PiiFilter,
+    find_spans,
+    mask_document,
+    mask_emails,
+    mask_ips,
+    mask_phone_numbers,
+    mask_pii,
+)
 
 TEXT = "Ask ann@example.org or (212) 555-0134; the host 192.0.2.7 answers, +44 20 7946 0958 does not."
 

@@ -88,7 +88,8 @@ def test_neighbouring_broken_members_are_counted_one_by_one(file):
 
 
 @pytest.mark.parametrize(
-    ("length", "reason"), [(30, "length_too_short"), (0, "length_too_short"), (250, "length_too_long"), (99_999, "length_too_long")]
+    ("length", "reason"),
+    [(30, "length_too_short"), (0, "length_too_short"), (250, "length_too_long"), (99_999, "length_too_long")],
 )
 @pytest.mark.parametrize("compress", [True, False])
 def test_lying_content_length(file, length, reason, compress):
