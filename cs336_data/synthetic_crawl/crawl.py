@@ -177,7 +177,8 @@ def _warc_bytes(page: Page, rng: random.Random) -> bytes:
     error = {"length_too_long": 5_000, "length_too_short": -200}.get(page.kind, 0)
     member = gzip_member(
         warc_record("response", response, record_id=page.record_id, url=page.url, length_error=error,
-                    content_type="application/http; msgtype=response")
+                    content_type="application/http; msgtype=response",
+                    extra=f"WARC-Identified-Payload-Type: {page.content_type}\r\n")
     )  # fmt: skip
     if page.kind == "damaged_member":
         member = break_member(member, rng)

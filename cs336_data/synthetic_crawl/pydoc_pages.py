@@ -8,7 +8,8 @@
 Articles are what a filter should keep. The others are real pages with the troubles of real ones (tables, code, long
 lists of names, text repeated from page to page), of which it is a matter of taste whether they are worth keeping. All
 differ between Python versions and are otherwise the same on each call: links to local files and addresses in memory are
-cut out. Importing the listed modules has no side effects. Read next: `generated_pages.py`.
+cut out. Importing the listed modules has no side effects; inspect and typing are left out, because other libraries
+change them. Read next: `generated_pages.py`.
 """
 
 from __future__ import annotations
@@ -31,18 +32,18 @@ MODULES = tuple(
     contextlib copy csv dataclasses datetime decimal difflib dis doctest email.charset email.generator
     email.header email.headerregistry email.message email.parser email.policy enum filecmp fileinput fnmatch
     fractions ftplib functools getopt gettext glob graphlib gzip hashlib heapq hmac html html.parser http
-    http.client http.cookiejar http.cookies http.server imaplib importlib.abc importlib.metadata inspect io
-    ipaddress itertools json json.decoder json.encoder linecache locale logging.config logging.handlers lzma
-    mailbox mimetypes multiprocessing.connection multiprocessing.managers multiprocessing.pool
+    http.client http.cookiejar http.cookies http.server imaplib importlib.abc importlib.metadata io ipaddress
+    itertools json json.decoder json.encoder linecache locale logging.config logging.handlers lzma mailbox
+    mimetypes multiprocessing.connection multiprocessing.managers multiprocessing.pool
     multiprocessing.shared_memory netrc numbers opcode operator optparse pathlib pdb pickle pickletools pkgutil
     plistlib poplib pprint profile pstats pydoc queue quopri random re reprlib rlcompleter sched secrets
     selectors shelve shlex shutil signal smtplib socket socketserver sqlite3 ssl statistics string stringprep
     struct subprocess symtable tabnanny tarfile tempfile textwrap threading timeit token tokenize trace
-    traceback tracemalloc types typing unittest.case unittest.loader unittest.mock unittest.runner
-    unittest.suite urllib.error urllib.parse urllib.request urllib.response urllib.robotparser uuid warnings
-    wave weakref webbrowser wsgiref.handlers wsgiref.headers wsgiref.simple_server wsgiref.util xml.dom
-    xml.dom.minidom xml.etree.ElementTree xml.sax.handler xml.sax.saxutils xmlrpc.client xmlrpc.server zipapp
-    zipfile zipimport zlib
+    traceback tracemalloc types unittest.case unittest.loader unittest.mock unittest.runner unittest.suite
+    urllib.error urllib.parse urllib.request urllib.response urllib.robotparser uuid warnings wave weakref
+    webbrowser wsgiref.handlers wsgiref.headers wsgiref.simple_server wsgiref.util xml.dom xml.dom.minidom
+    xml.etree.ElementTree xml.sax.handler xml.sax.saxutils xmlrpc.client xmlrpc.server zipapp zipfile zipimport
+    zlib
 """.split()
 )
 _FILE_LINK = re.compile(r'<a href="file:[^"]*">[^<]*</a>')
