@@ -111,10 +111,15 @@ def _docstrings_of(name: str) -> list[str]:
         module = importlib.import_module(name)
     except ImportError:
         return []
-    owned = [value for value in vars(module).values() if getattr(value, "__module__", None) == name]
-    methods = [value for cls in owned if inspect.isclass(cls) for value in vars(cls).values()]
-    found = [getattr(value, "__doc__", None) for value in [module, *owned, *methods] if not isinstance(value, str)]
+    owned = [value for value in vars(module).values() if _is_code(value) and getattr(value, "__module__", "") == name]
+    members = [value for cls in owned if inspect.isclass(cls) for value in vars(cls).values() if _is_code(value)]
+    found = [value.__doc__ for value in [module, *owned, *members]]
     return [text for text in found if isinstance(text, str)]
+
+
+def _is_code(value: object) -> bool:
+    """Whether a docstring of its own can be expected; a list's would be that of `list`."""
+    return inspect.isroutine(value) or isinstance(value, (type, property, classmethod, staticmethod))
 
 
 def _paragraphs(text: str) -> Iterator[str]:
