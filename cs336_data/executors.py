@@ -129,11 +129,12 @@ def _run_on_ray(tasks: Sequence[FileTask], limits: LimitsConfig, workers: int, a
     ray = require("ray", install="ray")
     started = not ray.is_initialized()
     if started:
-        local = {} if address else {"num_cpus": workers, "include_dashboard": False}
+        local: dict[str, Any] = {} if address else {"num_cpus": workers, "include_dashboard": False}
         ray.init(address=address or "local", log_to_driver=False, logging_level="error", **local)
     actor_class = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=-1)(_RayWorker)
+    actors: list[Any] = []
     try:
-        actors = [actor_class.remote(limits) for _ in range(workers)]
+        actors += [actor_class.remote(limits) for _ in range(workers)]
         waiting, running = list(reversed(tasks)), {}
         for actor in actors:
             running[actor.run.remote(waiting.pop())] = actor

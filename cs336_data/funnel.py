@@ -47,8 +47,7 @@ def build_funnel(manifests: Sequence[Mapping[str, Any]], corpus: Sequence[Mappin
         reasons = {reason: n for reason, n in sorted(counts.items()) if reason not in ("in", "out")}
         rows.append(FunnelRow(step, counts["in"], counts["out"], reasons))
     for record in corpus:
-        gone = record["in"] - record["out"]
-        rows.append(FunnelRow(record["step"], record["in"], record["out"], {record["step"]: gone} if gone else {}))
+        rows.append(FunnelRow(record["step"], record["in"], record["out"]))
     return rows
 
 

@@ -20,7 +20,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ _ENDINGS = (*SUFFIXES, ".warc.wet.gz", ".warc.gz", ".wet.gz", ".warc", ".wet", "
 def run_pipeline(config: PipelineConfig, directory: Path, *, progress: bool = True) -> dict[str, Any]:
     """Run a pipeline, or go on with the run in `directory`; a complete run returns its summary at once.
 
+    Files that have come or gone since are noticed.
+
     Args:
         config: what to do; must equal the stored one when going on (`execution` may differ).
         directory: the run's folder, in which no input may lie.
@@ -60,10 +62,11 @@ def run_pipeline(config: PipelineConfig, directory: Path, *, progress: bool = Tr
     paths = find_inputs(config.inputs, directory)
     build_steps(config.steps)  # a wrong option shows before any work
     with RunDirectory.create_or_resume(directory, config, kind="data", changeable=("execution",)) as run:
-        if run.is_complete:
+        tasks = make_tasks(config, paths, directory)
+        if run.is_complete and _covers(directory, tasks):
             return run.summary()
         _remove_partial_files(directory)
-        tasks = make_tasks(config, paths, directory)
+        _forget_other_files(directory, tasks)
         started = time.perf_counter()
         failures = _run_files(config, tasks, run, progress=progress)
         _remove_partial_files(directory)
@@ -93,7 +96,8 @@ def find_inputs(patterns: Sequence[str], directory: Path) -> list[Path]:
     """
     found: set[Path] = set()
     for pattern in patterns:
-        matches = [Path(name) for name in glob.glob(pattern, recursive=True)]
+        literal = Path(pattern)
+        matches = [literal] if literal.exists() else [Path(name) for name in glob.glob(pattern, recursive=True)]
         files = [path for path in matches if path.is_file()]
         if not files:
             raise FileNotFoundError(f"no input file matches {pattern!r} (looked from {Path.cwd()})")
@@ -129,6 +133,22 @@ def finished_manifest(task: FileTask) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError):
         return None
     return manifest
+
+
+def _covers(directory: Path, tasks: Sequence[FileTask]) -> bool:
+    """Whether a complete run is one of these very files: none has come or gone since."""
+    known = {path.stem for path in (directory / "manifests").glob("*.json")}
+    return known | _read(directory / "quarantine" / "files.json").keys() == {task.name for task in tasks}
+
+
+def _forget_other_files(directory: Path, tasks: Sequence[FileTask]) -> None:
+    """Drop the outputs of files that are inputs no more."""
+    names = {task.name for task in tasks}
+    for path in (directory / "manifests").glob("*.json"):
+        if path.stem not in names:
+            former = replace(tasks[0], name=path.stem)
+            for output in (*output_paths(former).values(), path):
+                output.unlink(missing_ok=True)
 
 
 def _remove_partial_files(directory: Path) -> None:

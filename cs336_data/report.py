@@ -215,7 +215,7 @@ def _samples_section(directory: Path) -> Section:
     ])  # fmt: skip
     for verdict in sorted(by_verdict, key=lambda name: (name != "kept", name)):
         shown = by_verdict[verdict][:_EXAMPLES]
-        section.add(Section(verdict, list(_sample_blocks(shown))))
+        section.add(Paragraph(f"**{verdict}**"), *_sample_blocks(shown))
     return section
 
 

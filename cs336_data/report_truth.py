@@ -7,13 +7,14 @@ from typing import Any
 
 from cs336_basics.runs.intervals import wilson_interval
 from cs336_basics.runs.report import KeyFigure, KeyFigures, Paragraph, Section, Table
-from cs336_data.synthetic_crawl.pages import ARTICLE, REFERENCE
+from cs336_data.funnel import added
+from cs336_data.synthetic_crawl.pages import ARTICLE, REFERENCE, UNREADABLE
 
 _INTRODUCTION = """
 The input is a synthetic crawl, of which every page is known. **Recall** is the share of the pages a step is there to
 drop, and that reached it, which it dropped; **precision** the share of what it dropped that does not belong in the
-result (reference pages, of which nobody can say, left out). In brackets are 95 % intervals. The generated pages are
-easier to tell apart than those of a real crawl.
+result (reference pages, of which nobody can say, left out). The generated pages are easier to tell apart than those of
+a real crawl.
 """
 
 
@@ -33,12 +34,15 @@ def truth_figures(measured: Mapping[str, Any]) -> list[KeyFigure]:
     passed = measured["wanted"][ARTICLE]
     alike = [sum(row[key] for row in measured["copies"]) for key in ("alike", "alike_found")]
     contaminated = measured["contaminated"]
-    return [
+    figures = [
         KeyFigure("of what is kept, articles", _share(kept.get(ARTICLE, 0), judged)),
         KeyFigure("articles that pass all filters", _share(passed[1], passed[0])),
         KeyFigure("copies found (Jaccard at least 0.8)", _share(alike[1], alike[0])),
-        KeyFigure("contaminated pages found", _share(contaminated["planted_dropped"], contaminated["planted"])),
     ]
+    if contaminated is not None:
+        found = _share(contaminated["planted_dropped"], contaminated["planted"])
+        figures.append(KeyFigure("contaminated pages found", found))
+    return figures
 
 
 def _steps_table(measured: Mapping[str, Any]) -> Table:
@@ -47,20 +51,22 @@ def _steps_table(measured: Mapping[str, Any]) -> Table:
          _interval(row["rightly_dropped"], row["dropped"])]
         for row in measured["steps"]
     ]  # fmt: skip
-    headers = ["step", "pages it is there to drop", "recall", "pages it dropped", "precision"]
-    return Table(headers, rows, align="lrrrr", caption="Steps that judge single pages.")
+    headers = ["step", "aimed at", "recall", "dropped", "precision"]
+    return Table(headers, rows, align="lrrrr", caption="Steps that judge single pages, with 95 % intervals.")
 
 
 def _fates_table(measured: Mapping[str, Any]) -> Table:
-    steps = list(dict.fromkeys(step for counts in measured["fates"].values() for step in counts if step != "kept"))
-    rows = [
-        [kind, sum(counts.values()), counts.get("kept", 0), *(counts.get(step) for step in steps)]
-        for kind, counts in measured["fates"].items()
-    ]
-    align = "l" + "r" * (len(steps) + 2)
-    return Table(
-        ["kind of page", "pages", "kept", *steps], rows, align=align, caption="Where pages of each kind ended."
-    )
+    fates = measured["fates"]
+    rows: list[list[Any]] = []
+    for kind in [kind for kind in fates if kind not in UNREADABLE]:
+        ends = sorted(fates[kind].items(), key=lambda pair: -pair[1])
+        droppers = ", ".join(f"{step} {count}" for step, count in ends if step != "kept")
+        rows.append([kind, sum(fates[kind].values()), fates[kind].get("kept", 0), droppers])
+    damaged = added(fates[kind] for kind in fates if kind in UNREADABLE)
+    if damaged:
+        rows.append(["damaged", damaged.total(), damaged["kept"], f"read {damaged['read']}"])
+    headers = ["kind of page", "pages", "kept", "dropped by"]
+    return Table(headers, rows, align="lrrl", caption="Where pages of each kind ended.")
 
 
 def _wanted_table(measured: Mapping[str, Any]) -> Table:

@@ -64,7 +64,8 @@ def flow_config(directory: Path, options: DataStageOptions) -> FilterForModelCon
     crawl = directory.resolve() / RUN / "crawl"
     n = options.articles
     steps = (
-        StepConfig("language", {"languages": ["en"], "minimum": 0.65}), StepConfig("nsfw"), StepConfig("toxic"),
+        StepConfig("language", {"languages": ["en"], "minimum": 0.65}), StepConfig("nsfw", {"maximum": 0.97}),
+        StepConfig("toxic", {"maximum": 0.97}),
         StepConfig("rules", {"set": "gopher"}), StepConfig("quality"), StepConfig("pii"),
     )  # fmt: skip
     corpus_steps = (

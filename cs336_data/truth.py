@@ -79,7 +79,7 @@ def measure_run(run: Path, crawl: Path, *, threshold: float = 0.8) -> dict[str, 
         "markers": _markers(pages, filtered),
         "personal": _personal(pages, filtered),
         "copies": pairs,
-        "contaminated": _contaminated(pages, where),
+        "contaminated": _contaminated(pages, where) if "decontaminate" in steps else None,
     }  # fmt: skip
 
 
@@ -170,7 +170,7 @@ def _copies(
         row["jaccard"] += similarity
         row["alike"] += similarity >= threshold
         row["alike_found"] += similarity >= threshold and found
-        row["unlike_dropped"] += similarity < threshold and found
+        row["unlike_dropped"] += similarity < threshold and where[key] in duplicates
     for row in rows.values():
         row["jaccard"] = round(row["jaccard"] / row["pairs"], 4)
     return [rows[share] for share in sorted(rows)]

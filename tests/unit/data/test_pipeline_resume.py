@@ -22,7 +22,7 @@ from cs336_data.guarded_worker import GuardedWorker
 from cs336_data.pipeline import find_inputs, make_tasks, run_pipeline
 from cs336_data.pipeline_config import ExecutionConfig, LimitsConfig, SlurmConfig
 from cs336_data.synthetic_crawl.crawl import write_crawl
-from tests.unit.data.pipeline_cases import SMALL, make_config, result_bytes
+from tests.unit.data.pipeline_cases import SMALL, make_config, result_bytes, write_documents
 
 for package in ("fastwarc", "resiliparse", "fasttext"):
     pytest.importorskip(package)
@@ -137,6 +137,17 @@ def test_a_finished_run_is_not_worked_on_again_and_a_damaged_output_is_repaired(
     after = {path.name: path.stat().st_mtime_ns for path in (run / "filtered").iterdir()}
     assert {name for name in after if after[name] != before[name]} == {victim.name}
     assert result_bytes(run) == straight
+
+
+def test_files_that_come_or_go_are_noticed(tmp_path):
+    first = write_documents(tmp_path / "a.jsonl", ["The boat left the harbour at noon."])
+    config = make_config(tmp_path / "*.jsonl", steps=())
+    run_pipeline(config, tmp_path / "run", progress=False)
+    write_documents(tmp_path / "b.jsonl", ["The train left the town at night.", "And it never came back."])
+    assert run_pipeline(config, tmp_path / "run", progress=False)["documents"] == 3
+    first.unlink()
+    assert run_pipeline(config, tmp_path / "run", progress=False)["documents"] == 2
+    assert sorted(path.name for path in (tmp_path / "run" / "filtered").iterdir()) == ["b.jsonl.gz"]
 
 
 def test_another_configuration_in_the_same_directory_is_refused(crawl, tmp_path):
