@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from cs336_basics.corpora.corpus_files import file_sha256
-from cs336_basics.runs.atomic import atomic_write, write_json
+from cs336_basics.runs.atomic import write_json
 from cs336_data.document import Document
 from cs336_data.document_files import from_line, is_document_file, read_lines, to_line, write_lines
 from cs336_data.extraction import record_to_document
@@ -109,46 +109,72 @@ def process_file(
     started = time.perf_counter(), time.process_time()
     reading = ReadingConfig(**task.config["reading"])
     tally = _Tally({label: Counter() for label in ("extract", *(step.label for step in steps))})
-    samples: dict[str, BottomK] = {}
-    paths = output_paths(task)
     with ExitStack() as stack:
-        kept, verdicts = (stack.enter_context(write_lines(paths[kind])) for kind in ("filtered", "verdicts"))
-        quarantine = stack.enter_context(atomic_write(paths["quarantine"]))
+        outputs = _Outputs(task, stack)
         for ordinal, found in enumerate(_documents(task.path, reading, tally, watch)):
             if stop is not None and ordinal >= stop[0]:
-                quarantine.write(_json_line({"ordinal": ordinal, "reason": "rest_of_file", "detail": stop[1]}))
+                outputs.set_aside(ordinal=ordinal, reason="rest_of_file", detail=stop[1])
                 break
-            if skip is not None and ordinal in skip:
-                outcome, detail = ("extract", skip[ordinal]), skip[ordinal]
-                tally.funnel["extract"]["in"] += 1
-                tally.funnel["extract"][skip[ordinal]] += 1
-            else:
-                outcome, detail = _judge(found, reading, steps, tally)
-            identity, url = found.identity, found.url
-            verdicts(_json_line({"id": identity, "url": url, "step": outcome[0], "reason": outcome[1],
-                                 "scores": _scores(found.document)}))  # fmt: skip
+            why = (skip or {}).get(ordinal)
+            outcome, detail = _judge(found, steps, tally) if why is None else _skip(why, tally)
+            outputs.record(found, outcome)
             if detail:
-                quarantine.write(_json_line({"id": identity, "url": url, "ordinal": ordinal, "step": outcome[0],
-                                             "reason": outcome[1], "detail": detail}))  # fmt: skip
-            document = found.document
-            if document is None:
-                continue
-            label = "kept" if outcome[0] == "kept" else f"{outcome[0]}: {outcome[1]}"
-            if label not in samples:
-                samples[label] = BottomK(task.config["samples"], seed=task.config["seed"])
-            samples[label].offer(document.id, lambda d=document, label=label: _sample(d, label))
-            if outcome[0] == "kept":
-                kept(to_line(document))
-                tally.characters += len(document.text)
-        quarantine.writelines(
-            _json_line({"reason": reason, "records": count}) for reason, count in sorted(tally.reader.items())
-        )
-    with atomic_write(paths["samples"]) as file:
-        for label in sorted(samples):
-            file.writelines(_json_line(sample) for sample in samples[label].items())
+                outputs.set_aside(id=found.identity, url=found.url, ordinal=ordinal, step=outcome[0],
+                                  reason=outcome[1], detail=detail)  # fmt: skip
+            if found.document is not None and outcome[0] == "kept":
+                tally.characters += len(found.document.text)
+        for reason, count in sorted(tally.reader.items()):
+            outputs.set_aside(reason=reason, records=count)
+        outputs.write_samples()
     manifest = _manifest(task, tally, started, stop)
     write_json(manifest_path(task), manifest)
     return manifest
+
+
+class _Outputs:
+    """The files of a task; they appear whole when `stack` is left without an error."""
+
+    def __init__(self, task: FileTask, stack: ExitStack) -> None:
+        self._config, self._paths = task.config, output_paths(task)
+        self._keep, self._verdict, self._quarantine = (
+            stack.enter_context(write_lines(self._paths[kind])) for kind in ("filtered", "verdicts", "quarantine")
+        )
+        self._samples: dict[str, BottomK] = {}
+
+    def write_samples(self) -> None:
+        """Write what was drawn."""
+        with write_lines(self._paths["samples"]) as write:
+            for label in sorted(self._samples):
+                for sample in self._samples[label].items():
+                    write(_json_line(sample))
+
+    def record(self, found: _Found, outcome: tuple[str, str]) -> None:
+        """Write a record's verdict and, if it is kept, its document; consider it as a sample."""
+        step, reason = outcome
+        scores = _scores(found.document)
+        self._verdict(
+            _json_line({"id": found.identity, "url": found.url, "step": step, "reason": reason, "scores": scores})
+        )
+        document = found.document
+        if document is None:
+            return
+        label = "kept" if step == "kept" else f"{step}: {reason}"
+        if label not in self._samples:
+            self._samples[label] = BottomK(self._config["samples"], seed=self._config["seed"])
+        self._samples[label].offer(document.id, lambda: _sample(document, label))
+        if step == "kept":
+            self._keep(to_line(document))
+
+    def set_aside(self, **facts: Any) -> None:
+        """Note what could not be worked on."""
+        self._quarantine(_json_line(facts))
+
+
+def _skip(why: str, tally: _Tally) -> tuple[tuple[str, str], str]:
+    """The verdict on a record at which workers died."""
+    tally.funnel["extract"]["in"] += 1
+    tally.funnel["extract"][why] += 1
+    return ("extract", why), why
 
 
 @dataclass
@@ -202,7 +228,7 @@ def _lines(path: str) -> Iterator[_Found]:
             yield _Found(f"{Path(path).name}:{number}", "", load)  # which will say what is wrong with the line
 
 
-def _judge(found: _Found, reading: ReadingConfig, steps: Sequence[Step], tally: _Tally) -> tuple[tuple[str, str], str]:
+def _judge(found: _Found, steps: Sequence[Step], tally: _Tally) -> tuple[tuple[str, str], str]:
     """((step, reason) or ("kept", ""), what went wrong if something did)."""
     label = "extract"
     try:
