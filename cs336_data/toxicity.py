@@ -15,6 +15,7 @@ Handout: `harmful_content`. Left out: languages other than English. Read next: `
 from __future__ import annotations
 
 import functools
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +91,7 @@ class HarmClassifier:
             return PageHarm(0.0, 0.0, "")
         scores = [self.probability(piece) for piece in pieces]
         worst = max(range(len(scores)), key=scores.__getitem__)
-        return PageHarm(scores[worst], sum(scores) / len(scores), pieces[worst])
+        return PageHarm(scores[worst], min(scores[worst], math.fsum(scores) / len(scores)), pieces[worst])
 
 
 class HarmFilter:
@@ -111,7 +112,7 @@ class HarmFilter:
         return kind if page.highest > self.maximum else None
 
 
-def windows(text: str, *, size: int = 300) -> list[str]:
+def windows(text: str, *, size: int = 100) -> list[str]:
     """Lines in groups of up to `size` characters; a longer line stands alone, cut at `WINDOW`."""
     groups: list[str] = []
     for line in text.splitlines():

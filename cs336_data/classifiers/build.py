@@ -3,8 +3,7 @@
     models/nsfw.npz, toxic.npz, harm_card.json, harm_card.md
     models/quality.json, quality_card.json, quality_card.md
 
-Two builds on one machine give the same files; the harm models do not depend on the machine, the quality model on the
-docstrings of its Python version. The cards hold the hash of the sources of the training data, so that a test notices a
+Two builds with one version of Python give the same files (the library's texts are part of the training data). The cards hold the hash of the sources of the training data, so that a test notices a
 model older than its data. Read next: `model_card.py`.
 """
 
@@ -37,7 +36,9 @@ def build_harm(folder: Path = MODELS, *, seed: int = 0, say: Callable[[str], Non
     """
     say(f"generating {NUM_SENTENCES} sentences")
     training = harm_sentences.sentences(NUM_SENTENCES, seed=seed)
+    training += harm_sentences.library_texts(NUM_SENTENCES // 2, seed=seed)
     validation = harm_sentences.sentences(NUM_VALIDATION, seed=seed + 1, validation=True)
+    validation += harm_sentences.library_texts(NUM_VALIDATION // 2, seed=seed, validation=True)
     held_out = harm_items()
     _refuse_overlap([s.text for s in (*training, *validation)], [text for text, _, _ in held_out])
     results, parts = {}, {}
@@ -61,7 +62,10 @@ def build_harm(folder: Path = MODELS, *, seed: int = 0, say: Callable[[str], Non
             "validation_balanced_accuracy_by_l2": tried, "held_out": results[kind].as_dict(),
             "sweep": threshold_sweep(scores, labels),
         }  # fmt: skip
-    facts = {"seed": seed, "training_sentences": NUM_SENTENCES, "validation_sentences": NUM_VALIDATION}
+    facts = {
+        "seed": seed, "python": platform.python_version(), "training_texts": len(training),
+        "validation_texts": len(validation),
+    }  # fmt: skip
     write_card(folder, "harm", facts | {"training_sources_sha256": source_hash("harm")}, parts)
     return results
 

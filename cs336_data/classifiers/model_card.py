@@ -27,7 +27,8 @@ TEXTS = {
 Training sentences are made by `cs336_data/training/harm_sentences.py` from the lists in `harm_words.toml` (written for
 this project): insults, threats, hate by frame, obscene exclamations, pornographic spam, and as much harmless text that shares
 their words: clinical terms, crime reports, quoted abuse, mild oaths, criticism of things, names that contain bad words.
-Vulgar words are hidden at random (f*ck, sh1t). The held-out set, `heldout/harm.tsv`, has 320 sentences written by hand.
+Vulgar words are hidden at random (f*ck, sh1t). A third more are pieces of the Python library's code and documentation,
+as examples of strange but harmless text. The held-out set, `heldout/harm.tsv`, has 320 sentences written by hand.
 
 {BLIND}
 

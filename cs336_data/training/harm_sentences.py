@@ -19,6 +19,8 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from cs336_basics.corpora.stdlib_source import stdlib_files
+
 WORDS_FILE = Path(__file__).with_name("harm_words.toml")
 KINDS = {  # list of frames: (share of the sentences, nsfw, toxic)
     "clean": (0.42, False, False),
@@ -60,7 +62,7 @@ def sentences(count: int, *, seed: int, validation: bool = False) -> list[HarmSe
         for kind in KINDS
     }
     kinds, shares = list(KINDS), [share for share, _, _ in KINDS.values()]
-    made = []
+    made: list[HarmSentence] = []
     for kind in rng.choices(kinds, shares, k=count):
         text = _fill(rng.choice(frames[kind]), words, rng)
         if rng.random() < 0.3:  # harm hides among harmless sentences
@@ -68,6 +70,31 @@ def sentences(count: int, *, seed: int, validation: bool = False) -> list[HarmSe
             text = f"{text}. {other}" if rng.random() < 0.5 else f"{other}. {text}"
         made.append(HarmSentence(_dress(text, rng), KINDS[kind][1], KINDS[kind][2]))
     return made
+
+
+def library_texts(count: int, *, seed: int, validation: bool = False) -> list[HarmSentence]:
+    """Pieces of 60 to 160 characters of the Python library's code, comments and documentation, taken to be harmless.
+
+    Without them the models, which know only sentences, are sure that strange text is harmful. Every fifth file is kept for
+    validation. The text depends on the Python version.
+
+    Args:
+        count: how many.
+        seed: of the choice.
+        validation: use the files kept back instead of the others.
+    """
+    rng = random.Random(f"library {seed} {validation}")
+    files = [path for number, path in enumerate(stdlib_files()) if (number % 5 == 4) == validation]
+    made: list[HarmSentence] = []
+    while len(made) < count:
+        text = rng.choice(files).read_text(encoding="utf-8")
+        for _ in range(5):  # of each file
+            start = text.rfind("\n", 0, rng.randrange(len(text))) + 1
+            end = text.find("\n", start + rng.randrange(60, 160))
+            piece = text[start : end if end > 0 else len(text)].strip()
+            if piece and not VULGAR.search(piece):
+                made.append(HarmSentence(piece[:300], nsfw=False, toxic=False))
+    return made[:count]
 
 
 def _fill(frame: str, words: dict[str, list[str]], rng: random.Random) -> str:

@@ -12,7 +12,6 @@ Read next: `cs336_data/classifiers/page_features.py`.
 
 from __future__ import annotations
 
-import ast
 import functools
 import random
 import re
@@ -20,6 +19,8 @@ from dataclasses import dataclass
 
 from cs336_basics.corpora.stdlib_source import stdlib_files
 
+_DOCSTRING = re.compile(r'"""(.*?)"""', re.DOTALL)
+_MARKUP = re.compile(r"[<>{}=_|\\]")
 _SYLLABLES = "ka lo mir ven tor sel ba dun ril os ta nor gal we li ham bor an el ster ing fe ru".split()
 _FIELDS = ["chemistry", "law", "music", "medicine", "geology", "trade", "botany", "grammar", "astronomy", "engineering",
            "painting", "agriculture", "theology", "logic", "navigation"]  # fmt: skip
@@ -162,19 +163,9 @@ def docstring_paragraphs() -> tuple[str, ...]:
     """Paragraphs of two sentences and more from the library's docstrings, in the order of its files."""
     found: dict[str, None] = {}
     for path in stdlib_files():
-        try:
-            tree = ast.parse(path.read_bytes())
-        except (SyntaxError, ValueError):
-            continue
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-                for paragraph in (ast.get_docstring(node) or "").split("\n\n"):
-                    text = " ".join(paragraph.split())
-                    if (
-                        120 < len(text) < 900
-                        and text[:1].isupper()
-                        and text.endswith(".")
-                        and not re.search("[<>{}=_|]", text)
-                    ):
-                        found[text] = None
+        for string in _DOCSTRING.findall(path.read_text(encoding="utf-8")):
+            for paragraph in string.split("\n\n"):
+                text = " ".join(paragraph.split())
+                if 120 < len(text) < 900 and text[:1].isupper() and text.endswith(".") and not _MARKUP.search(text):
+                    found[text] = None
     return tuple(found)
