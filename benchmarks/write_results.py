@@ -141,6 +141,25 @@ def _chunked_loss(r: dict[str, Any]) -> str:
     )
 
 
+def _minhash(r: dict[str, Any]) -> str:
+    speed = r["speed"]
+    faster = speed["times_as_fast"]
+    variances = [row["multiply"]["variance_over_theory"] for row in r["estimates"]]
+    return (
+        f"{faster['ours / datatrove']:.0f}x datatrove and {faster['ours / datasketch']:.1f}x datasketch's fastest update, "
+        f"which gets its shingles ready made; {speed['mb_per_cpu_second']['ours']:.0f} MB of text per CPU second; variance "
+        f"{min(variances):.2f} to {max(variances):.2f} of theory's"
+    )
+
+
+def _dedup_million(r: dict[str, Any]) -> str:
+    return (
+        f"{r['documents']:,} documents ({r['megabytes']:.0f} MB) in {r['cpu_s']:.0f} s of CPU ({r['wall_s']:.0f} s with "
+        f"{r['processes']} processes), {r['peak_rss_mb']:,} MB peak over all; recall {r['recall']:.2%}, precision "
+        f"{r['precision']:.2%} against planted truth"
+    )
+
+
 def _ddp_overlap(r: dict[str, Any]) -> str:
     return (
         f"{r['hidden_share']:.0%} of all-reduce time hidden behind backward ({r['buckets']} buckets, 2 gloo processes, "
@@ -188,6 +207,8 @@ TABLE = (  # what, result file, text, by which command
     ("BPE encoding", "bpe_encoding", _bpe_encoding, "bench_bpe_encoding.py"),
     ("cached generation", "generation", _generation, "bench_generation.py"),
     ("inference engine, TinyStories shape", "inference", _inference, "bench_inference.py"),
+    ("MinHash signatures", "minhash", _minhash, "bench_minhash.py"),
+    ("near duplicates in files", "dedup_million", _dedup_million, "bench_dedup_million.py"),
     ("packing", "packing", _packing, "bench_packing.py"),
     ("LM-head loss in chunks", "chunked_loss", _chunked_loss, "bench_chunked_loss.py"),
     ("gradients sent during backward", "ddp_overlap", _ddp_overlap, "bench_ddp_overlap.py"),

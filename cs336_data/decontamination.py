@@ -97,10 +97,10 @@ def decontaminate(
         arguments = [(unit, job.folder, job.output, config, compiled) for unit in units]
         counts = job.run("checking", _check_unit, arguments)
         hits = [json.loads((job.folder / f"hits-{unit.number:06d}.json").read_text()) for unit in units]
-    listed = [hit | {"item": places[hit["item"]]} for hit in chain.from_iterable(hits)]
-    if hits_file is not None:
-        with atomic_write(hits_file, "w") as file:
-            file.writelines(json.dumps(hit, ensure_ascii=False) + "\n" for hit in listed)
+        listed = [hit | {"item": places[hit["item"]]} for hit in chain.from_iterable(hits)]
+        if hits_file is not None:
+            with atomic_write(hits_file, "w") as file:
+                file.writelines(json.dumps(hit, ensure_ascii=False) + "\n" for hit in listed)
     short = sum(len(normalize(item).split()) < n for item in items)
     documents = sum(counts)
     return Contamination(documents, documents - len(listed), len(items), short, len({hit["item"] for hit in listed}))

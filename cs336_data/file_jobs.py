@@ -185,9 +185,9 @@ def _prepare(folder: Path, units: Sequence[Unit], settings: dict[str, Any]) -> N
 
 def _remove_torn_files(output: Path, units: Sequence[Unit]) -> None:
     """Remove what a killed process left beside the outputs under temporary names."""
-    names = {path.name for unit in units for path in unit.paths}
+    stems = {path.name.split(".")[0] for unit in units for path in unit.paths}
     for path in output.glob(".*.partial"):
-        if path.name[1:].rsplit(".", 2)[0] in names:
+        if path.name[1:].split(".")[0] in stems:
             path.unlink()
 
 

@@ -9,7 +9,7 @@ Left out: normalization; `near_duplicates.py` finds copies that differ in case o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import accumulate
@@ -83,10 +83,20 @@ def _path(folder: Path, unit: Unit) -> Path:
     return folder / f"hashes-{unit.number:06d}.npy"
 
 
+def _contents(unit: Unit) -> Iterator[bytes]:
+    """Each document's text so that different ones have different bytes: also what no UTF-8 can hold."""
+    if unit.has_lines:
+        for fields in unit.fields():
+            yield fields["text"].encode("utf-8", "surrogatepass")
+    else:
+        for path in unit.paths:
+            yield path.read_bytes()
+
+
 def _hash_unit(unit: Unit, folder: Path) -> int:
     """Write two numbers per document of a unit; returns how many documents it has."""
     path = _path(folder, unit)
     if not path.exists():
-        digests = b"".join(blake2b(text, digest_size=16).digest() for text in unit.texts())
+        digests = b"".join(blake2b(content, digest_size=16).digest() for content in _contents(unit))
         save_array(path, np.frombuffer(digests, dtype="<u8").reshape(-1, 2))
     return len(np.load(path, mmap_mode="r"))

@@ -80,6 +80,29 @@ def test_lines_of_documents(tmp_path, drop_empty):
     assert (counts.documents, counts.kept_documents) == (40, len(expected))
 
 
+def test_lines_in_any_order_by_any_number_of_processes_and_again(tmp_path):
+    choice = random.Random(3)
+    paths = [tmp_path / f"{i}.jsonl" for i in range(3)]
+    for path in paths:
+        path.write_text("".join(json.dumps({"text": random_text(choice)}) + "\n" for _ in range(20)))
+    found = []
+    for name, inputs, processes in (("a", paths, 1), ("b", paths[::-1], 2)):
+        deduplicate_lines(inputs, tmp_path / name, num_processes=processes)
+        found.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
+    again = deduplicate_lines((tmp_path / "a").iterdir(), tmp_path / "again")
+    found.append({path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()})
+    assert found[0] == found[1] == found[2] and again.lines == again.kept_lines > 0
+
+
+def test_documents_that_differ_only_in_what_is_no_utf8(tmp_path):
+    for number, content in enumerate([b"caf\xe9", b"caf\xe8", b"caf\xe9"]):
+        (tmp_path / f"{number}.txt").write_bytes(content)
+    (tmp_path / "x.jsonl").write_text('{"text": "\\ud800"}\n{"text": "?"}\n{"text": "\\ud800"}\n')
+    found = deduplicate_documents([*tmp_path.glob("*.txt"), tmp_path / "x.jsonl"], tmp_path / "out")
+    assert (found.documents, found.kept) == (6, 4)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.txt", "1.txt", "x.jsonl"]
+
+
 def test_split_lines():
     assert split_lines(b"\r\n\na\x0bb\r\n\x1c\nend") == [b"\r\n", b"\n", b"a\x0bb\r\n", b"\x1c\n", b"end"]
     assert split_lines(b"") == []

@@ -133,7 +133,7 @@ def test_workers_end_with_their_parent(tmp_path):
     (tmp_path / "job.py").write_text(ORPHANS)
     command = [sys.executable, str(tmp_path / "job.py"), str(tmp_path / "in"), str(tmp_path / "out")]
     run = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
-    limit, pids = time.monotonic() + 60, []
+    limit, pids = time.monotonic() + 200, []
     while len(pids) < 2 and time.monotonic() < limit:
         time.sleep(0.01)
         pids = [int(path.name[4:]) for path in (tmp_path / "out.parts").glob("pid-*")]

@@ -255,7 +255,7 @@ def test_killed_and_resumed(tmp_path, stage):
     (tmp_path / "job.py").write_text(KILLED)
     command = [sys.executable, str(tmp_path / "job.py"), str(tmp_path / "in"), str(tmp_path / "out")]
     run = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
-    parts, limit = tmp_path / "out.parts", time.monotonic() + 60
+    parts, limit = tmp_path / "out.parts", time.monotonic() + 200
     while not (parts / stage).exists() and run.poll() is None and time.monotonic() < limit:
         time.sleep(0.001)
     run.send_signal(signal.SIGKILL)
