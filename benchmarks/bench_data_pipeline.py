@@ -196,7 +196,7 @@ def main() -> None:
         if "workers" in arguments.only:
             result["workers"] = measure_workers(warc, copies=1 if arguments.quick else 6, rounds=rounds)
     print(json.dumps(result, indent=2))
-    if not arguments.quick:
+    if not arguments.quick and "rows" in result:
         facts = {"measured": datetime.date.today().isoformat(), "environment": describe_environment()}
         write_json(Path(__file__).parent / "results" / "data_pipeline.json", result | facts)
 

@@ -37,6 +37,7 @@ from cs336_data.pipeline_config import PipelineConfig
 from cs336_data.steps import build_steps
 
 Say = Callable[[str], None]
+_SMALL_CORPUS_BYTES = 16 << 20
 _ENDINGS = (*SUFFIXES, ".warc.wet.gz", ".warc.gz", ".wet.gz", ".warc", ".wet", ".gz")
 
 
@@ -76,9 +77,10 @@ def run_pipeline(config: PipelineConfig, directory: Path, *, progress: bool = Tr
             raise ValueError(
                 f"none of the {len(tasks)} input files could be read; the first: {next(iter(failures.values()))}"
             )
+        filtered = [output_paths(task)["filtered"] for task in finished]
         corpus = run_corpus_steps(
-            config.corpus_steps, [output_paths(task)["filtered"] for task in finished], directory,
-            num_processes=config.execution.workers or os.cpu_count() or 1, say=_speaker(progress),
+            config.corpus_steps, filtered, directory, num_processes=_processes(config, filtered),
+            say=_speaker(progress),
         )  # fmt: skip
         tokens = _tokenize(config, directory, progress)
         write_json(directory / "funnel.json", [asdict(row) for row in build_funnel(manifests, corpus)])
@@ -210,10 +212,16 @@ def _tokenize(config: PipelineConfig, directory: Path, progress: bool) -> int | 
     _speaker(progress)("tokenizing ...")
     files = sorted((directory / "documents").glob("*.jsonl.gz"))
     written = tokenize_files(
-        files, directory / "tokens", Tokenizer.load(config.tokenizer),
-        num_processes=config.execution.workers or os.cpu_count() or 1,
-    )  # fmt: skip
+        files, directory / "tokens", Tokenizer.load(config.tokenizer), num_processes=_processes(config, files)
+    )
     return written.tokens
+
+
+def _processes(config: PipelineConfig, files: Sequence[Path]) -> int:
+    """Processes for a step over the corpus; a small one is done sooner than others start."""
+    if sum(path.stat().st_size for path in files) < _SMALL_CORPUS_BYTES:
+        return 1
+    return config.execution.workers or os.cpu_count() or 1
 
 
 def _summary(

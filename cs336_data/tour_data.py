@@ -44,8 +44,8 @@ class DataStageOptions:
     device: str
 
 
-DEFAULT = DataStageOptions(articles=360, reference=40, vocab_size=1024, num_steps=400, seed=0, device="auto")
-"""about 50 s of one CPU core"""
+DEFAULT = DataStageOptions(articles=330, reference=24, vocab_size=1024, num_steps=300, seed=0, device="auto")
+"""about 60 s of one CPU core"""
 QUICK = replace(DEFAULT, articles=120, reference=10, vocab_size=512, num_steps=120)
 
 

@@ -41,7 +41,7 @@ Progress = Callable[[int, int], None]
 class CrawlOptions:
     """How many pages of each sort; copies come on top of `articles`."""
 
-    articles: int = 360
+    articles: int = 330
     """pages of prose; a tenth more is held out for validation"""
     reference: int = 60
     """pages of topics, modules and classes as pydoc shows them (a Python library has about 500)"""

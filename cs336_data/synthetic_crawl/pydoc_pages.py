@@ -1,6 +1,6 @@
 """Real pages on every machine: the Python library that runs this, as `pydoc` renders it.
 
-    article   paragraphs of prose from docstrings and chapters, about 600 pages of 90 to 200 words
+    article   paragraphs of prose from docstrings and chapters, about 380 pages of 90 to 200 words
     topic     a chapter of the language reference as it stands
     module    one module with all its classes and functions
     class     one class with its methods, inherited ones included
@@ -52,7 +52,7 @@ _MAX_BYTES = 80_000  # a longer page would be most of the crawl
 _MIN_DOC_WORDS = 25  # a class that says less about itself is no page
 _TOKEN = re.compile(r"\w+(?:['-]\w+)*|[^\w\s]+")
 _MIN_PARAGRAPH_WORDS = 12
-_MIN_WORD_SHARE = 0.80  # of a paragraph's words and punctuation marks; with fewer words it is a table or code
+_MIN_WORD_SHARE = 0.82  # of a paragraph's words and punctuation marks; with fewer words it is a table or code
 
 Kind = Literal["article", "topic", "module", "class"]
 
@@ -70,7 +70,7 @@ def article_pages(count: int, *, seed: int) -> list[PydocPage]:
     """Prose of the library, each paragraph in one page only, in an order drawn by `seed`.
 
     Args:
-        count: pages wanted; fewer come when there is no more prose (about 600 pages).
+        count: pages wanted; fewer come when there is no more prose (about 380 pages).
         seed: same seed, same Python: same pages.
     """
     rng, pages, seen = random.Random(seed), [], set[str]()
