@@ -97,7 +97,7 @@ def datatrove_pipeline(folder: Path, output: Path, *, extractor: str) -> list[An
         name = "resiliparse"
 
         def __init__(self) -> None:
-            super().__init__(timeout=10)
+            super().__init__(timeout=60)  # wall time: a busy machine must not drop pages
 
         def extract(self, text: str) -> str:
             return METHODS["plain"](text) or ""
@@ -108,7 +108,7 @@ def datatrove_pipeline(folder: Path, output: Path, *, extractor: str) -> list[An
     quality = QualityClassifier()
     return [
         WarcReader(str(folder), glob_pattern="*.warc.gz"),
-        Trafilatura(favour_precision=True) if extractor == "trafilatura" else Resiliparse(),
+        Trafilatura(favour_precision=True, timeout=60) if extractor == "trafilatura" else Resiliparse(),
         language, GopherRepetitionFilter(), GopherQualityFilter(), C4QualityFilter(filter_no_terminal_punct=False),
         FineWebQualityFilter(), LambdaFilter(lambda document: quality.score(document.text) >= 0.5), PIIFormatter(),
         JsonlWriter(str(output)),

@@ -130,7 +130,11 @@ class GuardedWorker:
         with contextlib.suppress(BrokenPipeError):
             child.stdin.close()  # type: ignore[union-attr]
         child.stdout.close()  # type: ignore[union-attr]
-        return child.wait()
+        try:
+            return child.wait(timeout=10)
+        except subprocess.TimeoutExpired:  # it lives, but its pipe is gone
+            child.kill()
+            return child.wait()
 
     def kill(self) -> None:
         """End the child at once, from any thread; a `run` under way ends with WorkerError."""

@@ -233,7 +233,7 @@ def _summary(
     pages = sum(manifest["funnel"]["extract"].get("in", 0) for manifest in manifests)
     return {
         "files": len(manifests), "unreadable_files": len(failures), "records": rows[0].came,
-        "filtered": next((row.left for row in reversed(rows[: len(rows) - len(corpus)])), 0),
+        "filtered": rows[len(rows) - len(corpus) - 1].left,
         "documents": rows[-1].left, "characters": sum(manifest["characters"] for manifest in manifests),
         "tokens": tokens, "seconds": round(seconds, 2), "cpu_seconds_of_files": round(cpu, 2),
         "pages_per_cpu_second": round(pages / cpu, 1) if cpu else None,
