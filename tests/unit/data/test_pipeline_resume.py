@@ -172,7 +172,7 @@ def test_ray_actors_give_the_same_bytes_and_a_killed_one_is_replaced(crawl, stra
     execution = ExecutionConfig(executor="ray", workers=2)
     config = make_config(crawl / "warc" / "*.gz", execution=execution)
     run = tmp_path / "run"
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    start_ray(ray)
     try:
         shooter = threading.Thread(target=kill_an_actor_process, args=(os.getpid(), run))
         shooter.start()
@@ -181,6 +181,18 @@ def test_ray_actors_give_the_same_bytes_and_a_killed_one_is_replaced(crawl, stra
     finally:
         ray.shutdown()
     assert result_bytes(run) == straight
+
+
+def start_ray(ray) -> None:
+    """A cluster of two workers; Ray gives up after 30 s, which a busy machine may need more than once."""
+    for attempt in range(3):
+        try:
+            ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+            return
+        except Exception as error:
+            ray.shutdown()
+            if attempt == 2 or "timed out during startup" not in str(error):
+                raise
 
 
 def kill_an_actor_process(parent: int, run: Path) -> None:
