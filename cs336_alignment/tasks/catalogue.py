@@ -1,0 +1,18 @@
+"""The generated tasks by name. Read next: the task itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from cs336_alignment.task import Task
+from cs336_alignment.tasks.arithmetic import Arithmetic
+from cs336_alignment.tasks.countdown import Countdown
+from cs336_alignment.tasks.sorting import Sorting
+from cs336_alignment.tasks.word_problems import WordProblems
+
+TASKS: dict[str, Callable[..., Task]] = {
+    Arithmetic.name: Arithmetic,
+    Countdown.name: Countdown,
+    Sorting.name: Sorting,
+    WordProblems.name: WordProblems,
+}
