@@ -1,4 +1,4 @@
-"""Generated tasks: answers against an independent reading of the prompt, splits that never meet, rewards that can say no."""
+"""Generated tasks: answers against an independent reader, splits that never meet, rewards that can say no."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_the_shown_solution_fits_and_earns_the_reward(name):
         ("####", (0, 0)),
         ("12", (0, 0)),
         ("", (0, 0)),
-        ("#### 1٢", (1, 0)),
+        ("#### 1\u0662", (1, 0)),
         ("#### 12/0", (1, 0)),
     ],
 )
