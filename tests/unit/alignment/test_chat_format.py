@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -187,10 +187,10 @@ def test_calculator_worker_has_no_environment_and_ends(monkeypatch):
     calculator = Calculator()
     assert calculator.evaluate("1") == "1"
     worker = calculator._worker
-    if os.path.exists(f"/proc/{worker.pid}/environ"):
-        assert b"SECRET" not in open(f"/proc/{worker.pid}/environ", "rb").read()  # noqa: SIM115
-        limits = open(f"/proc/{worker.pid}/limits").read()  # noqa: SIM115
-        assert "Max open files            3 " in limits
+    process = Path(f"/proc/{worker.pid}")
+    if process.exists():
+        assert b"SECRET" not in (process / "environ").read_bytes()
+        assert "Max open files            3 " in (process / "limits").read_text()
     calculator.close()
     assert worker.poll() is not None
     with pytest.raises(ValueError, match="megabytes"):
