@@ -39,7 +39,7 @@ def endless_chat(*, delay_s: float) -> ChatModel:
     tokenizer = byte_tokenizer()
     weights = tiny_model(tokenizer, context_length=512)
     with torch.no_grad():
-        weights.lm_head.weight *= 25  # clear preferences, as a trained model has
+        weights.lm_head.weight *= 6  # clear preferences, as a trained model has
     model = ChatModel(weights, tokenizer, name="tiny")
     forward = model.engine.engine.runner.forward
 
