@@ -138,9 +138,9 @@ def _describe(groups: Sequence[Group], rollouts: Sequence[Rollout]) -> dict[str,
              for key in ("reward", "format_reward", "answer_reward")}  # fmt: skip
     return means | {
         "pass_at_group": sum(any(s["reward"] > 0 for s in group.scores) for group in groups) / len(groups),
-        "length": lengths.mean(),
-        "length_right": lengths[right].mean() if right.any() else 0.0,
-        "length_wrong": lengths[~right].mean() if not right.all() else 0.0,
+        "length": float(lengths.mean()),
+        "length_right": float(lengths[right].mean()) if right.any() else 0.0,
+        "length_wrong": float(lengths[~right].mean()) if not right.all() else 0.0,
         "truncated": sum(rollout.finish_reason != "stop" for rollout in rollouts) / len(rollouts),
-        "response_tokens": lengths.sum(),
+        "response_tokens": float(lengths.sum()),
     }
