@@ -63,7 +63,9 @@ class ConfinedProcess:
             )  # fmt: skip
             if self._exchange(self._process, "", _START_S) is None:
                 self._end()
-                raise RuntimeError(f"the worker {' '.join(self.arguments)} did not start; is the machine out of memory?")
+                raise RuntimeError(
+                    f"the worker {' '.join(self.arguments)} did not start; is the machine out of memory?"
+                )
         return self._process
 
     def _exchange(self, process: subprocess.Popen[str], line: str, seconds: float) -> str | None:

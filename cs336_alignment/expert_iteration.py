@@ -89,9 +89,7 @@ class ExpertIterationTrainer:
         config = self.config
         examples = self.prompts.take(config.prompts_per_round)
         seed = int(np.random.SeedSequence([config.seed, self.steps_done]).generate_state(1)[0])
-        params = task_params(
-            self.task, self.text.eos_id, n=config.samples, seed=seed, temperature=config.temperature
-        )
+        params = task_params(self.task, self.text.eos_id, n=config.samples, seed=seed, temperature=config.temperature)
         sampled = self.sampler.generate([e.prompt for e in examples], params)
         kept = right_responses(self.task, examples, sampled)
         if not kept:
@@ -135,5 +133,7 @@ def right_responses(task: Task, examples: Sequence[Example], sampled: Sequence[S
 
 
 def _mean_reward(task: Task, examples: Sequence[Example], sampled: Sequence[Sequence[Rollout]]) -> float:
-    rewards = [task.reward(r.text, e.answer)["reward"] for e, group in zip(examples, sampled, strict=True) for r in group]
+    rewards = [
+        task.reward(r.text, e.answer)["reward"] for e, group in zip(examples, sampled, strict=True) for r in group
+    ]
     return sum(rewards) / len(rewards)

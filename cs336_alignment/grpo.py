@@ -175,7 +175,14 @@ class GrpoTrainer:
         return record | {"learning_rate": rate}
 
     def _loss(
-        self, batch: RolloutBatch, part: Tensor, fixed: dict[str, Tensor], report: TokenReport, *, rows: int, tokens: int
+        self,
+        batch: RolloutBatch,
+        part: Tensor,
+        fixed: dict[str, Tensor],
+        report: TokenReport,
+        *,
+        rows: int,
+        tokens: int,
     ) -> Tensor:
         """Share of a microbatch in the loss of an update with so many rows and response tokens."""
         config, taken = self.config, take_rows(batch.tokens, part)
@@ -222,5 +229,3 @@ def make_sampler(model: Any, tokenizer: Any) -> Sampler:
     from cs336_alignment.huggingface_sampler import HuggingFaceSampler
 
     return HuggingFaceSampler(model, tokenizer)
-
-

@@ -142,7 +142,9 @@ class GrpoConfig:
                 f"cliprange goes with importance 'grpo', 'gspo' or 'cispo'; got {self.cliprange} with {self.importance!r}"
             )
         if self.group_size == 1 and (self.advantage_normalizer == "std" or self.baseline == "leave_one_out"):
-            raise ValueError("group_size=1 has neither a standard deviation nor others to compare with; sample 2 or more")
+            raise ValueError(
+                "group_size=1 has neither a standard deviation nor others to compare with; sample 2 or more"
+            )
         filtered = self.temperature != 1 or self.top_k is not None or self.top_p is not None
         if self.sampler_ratio_cap is not None and filtered:
             raise ValueError(

@@ -29,7 +29,9 @@ class HuggingFaceSampler:
 
     def __init__(self, model: Any, tokenizer: Any, *, rows: int = 256):
         if not hasattr(model, "generate"):
-            raise TypeError(f"{type(model).__name__} has no generate; give GrpoTrainer a sampler that can sample from it")
+            raise TypeError(
+                f"{type(model).__name__} has no generate; give GrpoTrainer a sampler that can sample from it"
+            )
         self.model, self.text, self.rows = model, TextTokenizer(tokenizer), rows
 
     def sync_weights(self, model: Any) -> None:

@@ -100,7 +100,12 @@ class _Batch:
     """Rows in lockstep: row r is sample r % n of prompt r // n; `alive` lists the rows that the cache still holds."""
 
     def __init__(
-        self, model: TransformerLM, text: TextTokenizer, prompts: list[list[int]], params: SamplingParams, uniforms: Tensor
+        self,
+        model: TransformerLM,
+        text: TextTokenizer,
+        prompts: list[list[int]],
+        params: SamplingParams,
+        uniforms: Tensor,
     ):
         self.model, self.text, self.params, self.prompts = model, text, params, prompts
         self.device = model.token_embeddings.weight.device

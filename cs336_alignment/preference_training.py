@@ -205,7 +205,9 @@ def encode_preferences(
         chosen, rejected = ([*text.encode(side), text.eos_id] for side in (pair.chosen, pair.rejected))
         longest = len(prompt) + max(len(chosen), len(rejected)) - 1
         if context_length is not None and longest > context_length:
-            raise ValueError(f"pair {number} has {longest} tokens and the model sees {context_length}; drop or shorten it")
+            raise ValueError(
+                f"pair {number} has {longest} tokens and the model sees {context_length}; drop or shorten it"
+            )
         rows.append((prompt, chosen, rejected))
     return rows
 

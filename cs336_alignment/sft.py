@@ -208,4 +208,3 @@ def clone_model(model: nn.Module) -> nn.Module:
     """A frozen copy, for a reference."""
     reference = copy.deepcopy(model).eval()
     return reference.requires_grad_(False)
-

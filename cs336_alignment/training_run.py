@@ -194,9 +194,7 @@ def _summary(run: RunDirectory, trainer: Trainer, answers: dict[str, Any]) -> di
     return summary
 
 
-def compare_answers(
-    before: Sequence[Mapping[str, float]], after: Sequence[Mapping[str, float]]
-) -> dict[str, Any]:
+def compare_answers(before: Sequence[Mapping[str, float]], after: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """Accuracy with its 95 % interval before and after, and the paired comparison of the same questions."""
     summary: dict[str, Any] = {"questions": len(after)}
     for name, scores in (("before", before), ("after", after)):

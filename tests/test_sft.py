@@ -29,7 +29,9 @@ def batch(adapters, tokenizer):
 def joined(tokenizer) -> list[tuple[list[int], list[int]]]:
     """Ids of each prompt and output by the vocabulary alone: these texts are words between spaces."""
     vocab = tokenizer.get_vocab()
-    return [([vocab[w] for w in p.split()], [vocab[w] for w in o.split()]) for p, o in zip(PROMPTS, OUTPUTS, strict=True)]
+    return [
+        ([vocab[w] for w in p.split()], [vocab[w] for w in o.split()]) for p, o in zip(PROMPTS, OUTPUTS, strict=True)
+    ]
 
 
 def test_tokenize_prompt_and_output(adapters, tokenizer, batch):
@@ -51,7 +53,9 @@ def test_tokenize_with_padding_that_is_the_end_of_text(adapters, tokenizer):
     """pad == eos: an <eos> that belongs to the output stays in the mask, padding stays out."""
     pad, tokenizer.pad_token = tokenizer.pad_token, tokenizer.eos_token
     try:
-        batch = adapters.run_tokenize_prompt_and_output(["Hello", "Hello"], ["world <eos>", "this is a test"], tokenizer)
+        batch = adapters.run_tokenize_prompt_and_output(
+            ["Hello", "Hello"], ["world <eos>", "this is a test"], tokenizer
+        )
         assert batch["response_mask"].tolist() == [[True, True, False, False], [True, True, True, True]], (
             "find the response by its length, not by comparing ids with the padding"
         )
