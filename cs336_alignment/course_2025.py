@@ -137,5 +137,3 @@ def grpo_microbatch_train_step(
     loss.backward()
     means = {name: masked_mean(value.float(), response_mask) for name, value in details.items()}
     return loss.detach(), means
-
-

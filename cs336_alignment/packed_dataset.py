@@ -10,11 +10,7 @@ lacks its last label is dropped. Handout (supplement): data_loading. Read next: 
 
 from __future__ import annotations
 
-import gzip
-import json
 import os
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,38 +18,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from cs336_alignment.jsonl import read_json_lines
 from cs336_alignment.prompts import fill_prompt, load_prompt
 from cs336_alignment.text_tokenizer import TextTokenizer
-
-
-def read_jsonl(path: str | os.PathLike[str], keys: tuple[str, ...] = ()) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON Lines file, `.gz` or plain; empty lines are passed over.
-
-    Args:
-        keys: names whose values must be there and be texts.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a line that is no JSON object, or lacks a key; file and line number are named.
-    """
-    opened: Any = gzip.open if Path(path).suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                item = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{os.fspath(path)}, line {number} is not JSON: {error}; repair or remove it") from error
-            if not isinstance(item, dict):
-                raise ValueError(f"{os.fspath(path)}, line {number} must be a JSON object; got {line.strip():.60}")
-            wrong = [key for key in keys if not isinstance(item.get(key), str)]
-            if wrong:
-                raise ValueError(
-                    f"{os.fspath(path)}, line {number} needs texts under {', '.join(map(repr, keys))}; "
-                    f"{wrong[0]!r} is {item.get(wrong[0], 'missing')!r}"
-                )
-            yield item
 
 
 class PackedDataset(Dataset[dict[str, Tensor]]):
@@ -84,7 +51,7 @@ class PackedDataset(Dataset[dict[str, Tensor]]):
         text, template = TextTokenizer(tokenizer), load_prompt("alpaca_sft")
         documents = [
             fill_prompt(template, instruction=pair["prompt"], response=pair["response"])
-            for pair in read_jsonl(dataset_path, ("prompt", "response"))
+            for _, pair in read_json_lines(dataset_path, required=("prompt", "response"))
         ]
         if shuffle:
             order = np.random.default_rng(seed).permutation(len(documents))

@@ -131,7 +131,9 @@ def compute_policy_gradient_loss(
     """
     method = importance_reweighting_method
     if method not in IMPORTANCE_METHODS:
-        raise ValueError(f"importance_reweighting_method must be one of {', '.join(IMPORTANCE_METHODS)}; got {method!r}")
+        raise ValueError(
+            f"importance_reweighting_method must be one of {', '.join(IMPORTANCE_METHODS)}; got {method!r}"
+        )
     advantages = _as_columns(raw_rewards_or_advantages, policy_log_probs)
     if method == "none":
         return reinforce_loss(advantages, policy_log_probs), {}

@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from cs336_basics.nn_utils import logsumexp, softmax, token_losses, upcast
+from cs336_basics.model import TransformerLM
+from cs336_basics.nn_utils import logsumexp, softcap, softmax, token_losses, upcast
 
 _ENTROPY_ELEMENTS = 1 << 22
 
@@ -95,3 +96,36 @@ def _masked_sum(tensor: Tensor, mask: Tensor, dim: int | None) -> Tensor:
     """Sum under the mask; what is not selected may be anything, NaN and infinity too."""
     selected = torch.where(mask.bool(), tensor, torch.zeros_like(tensor))
     return selected.sum() if dim is None else selected.sum(dim=dim)
+
+
+def score_responses(
+    model: nn.Module | Any,
+    batch: dict[str, Tensor],
+    *,
+    temperature: float = 1.0,
+    with_entropy: bool = False,
+) -> dict[str, Float[Tensor, "batch seq"]]:
+    """`get_response_log_probs` of the response tokens alone: zero elsewhere, and no logits are made there.
+
+    With our TransformerLM the head runs on the selected positions only, which saves most of its work where prompts are
+    long.
+
+    Args:
+        batch: `input_ids`, `labels` and `response_mask`, each (batch, seq).
+        temperature: as the sampler had it.
+        with_entropy: add `token_entropy`, without a graph.
+    """
+    mask = batch["response_mask"]
+    if isinstance(model, TransformerLM):
+        logits = model.lm_head(model.hidden_states(batch["input_ids"])[mask])
+        cap = model.config.logit_softcap
+        logits = logits if cap is None else softcap(logits, cap)
+    else:
+        logits = logits_of(model, batch["input_ids"])[mask]
+    if temperature != 1.0:
+        logits = logits / temperature
+    found = {"log_probs": -token_losses(logits, batch["labels"][mask])}
+    if with_entropy:
+        found["token_entropy"] = _entropy_in_parts(logits.detach())
+    zeros = torch.zeros(mask.shape, dtype=found["log_probs"].dtype, device=mask.device)
+    return {name: zeros.masked_scatter(mask, values) for name, values in found.items()}

@@ -63,5 +63,7 @@ class TextTokenizer:
             TypeError: not a tokenizer of ours.
         """
         if self.is_huggingface:
-            raise TypeError("the inference engine cuts text at bytes and needs a cs336 Tokenizer; use `LockstepSampler`")
+            raise TypeError(
+                "the inference engine cuts text at bytes and needs a cs336 Tokenizer; use `LockstepSampler`"
+            )
         return self.tokenizer.vocab
