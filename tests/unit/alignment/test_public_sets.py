@@ -182,13 +182,8 @@ def test_alpaca_eval_and_simple_safety(tmp_path):
     path.write_text("a,b\n")
     with pytest.raises(ValueError, match="column prompts_final"):
         read_simple_safety(path)
-    assert [is_safe(reply) for reply in (" True.", "TRUE", "False", "it is true", "")] == [
-        False,
-        False,
-        True,
-        True,
-        True,
-    ]
+    replies = {" True.": False, "TRUE": False, "False": True, "it is true": True, "": True}
+    assert {reply: is_safe(reply) for reply in replies} == replies
 
 
 def test_ifeval_file(tmp_path):
