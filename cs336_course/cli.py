@@ -50,9 +50,10 @@ COMMANDS = {
     "model import": ("cs336_basics.huggingface.cli:model_import", "read a Hugging Face folder (Llama, Qwen2.5)"),
     "model export": ("cs336_basics.huggingface.cli:model_export", "write a model as a Hugging Face folder"),
     "alignment evaluate": ("cs336_alignment.evaluation.cli:evaluate", "word problems, GSM8K, MMLU, CORE, IFEval ... with intervals"),
+    "alignment chat-sft": ("cs336_alignment.chat.training:chat_sft", "teach a model to chat, with or without the calculator"),
     "chat": ("cs336_alignment.chat.cli:chat", "talk with a model in the terminal, or on a page in the browser"),
 }
-RESUMABLE = {"tour", "train", "data get", "basics ablate", "basics objectives", "alignment evaluate"}
+RESUMABLE = {"tour", "train", "data get", "basics ablate", "basics objectives", "alignment evaluate", "alignment chat-sft"}
 # fmt: on
 GROUPS = sorted({" ".join(name.split()[:n]) for name in COMMANDS for n in range(1, len(name.split()))})
 

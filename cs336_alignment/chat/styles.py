@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from cs336_alignment.chat_format import ChatFormat, checked_messages
+from cs336_alignment.prompts import fill_prompt, load_prompt, placeholders
 from cs336_basics.corpora.corpus_files import END_OF_TEXT
 from cs336_basics.tokenization.chat_tokens import has_chat_tokens
 from cs336_basics.tokenization.tokenizer import Tokenizer
 
+Pose = Callable[[str], str]
 Messages = Sequence[Mapping[str, Any]]
 
 
@@ -49,12 +51,10 @@ class Style:
         self.name, self.tokenizer, self.context_length = name, tokenizer, context_length
         self.chat = ChatFormat(tokenizer) if name == "chat" else None
         self._plain = Tokenizer(tokenizer.vocab, tokenizer.merges, [], pattern=tokenizer.pattern)
-        self._pose: Callable[[str], str] | None = None
+        self._pose: Pose | None = None
         if name == "question":
             self._pose = lambda text: f"{text.strip()}\n"
         elif name not in ("chat", "text"):
-            from cs336_alignment.evaluation.responders import template_pose
-
             self._pose = template_pose(name)
         ends = [END_OF_TEXT] if END_OF_TEXT in tokenizer.special_tokens else []
         self.stop_ids = tuple(tokenizer.special_id(end) for end in ends) + (self.chat.stop_ids if self.chat else ())
@@ -120,6 +120,28 @@ class Style:
             spans.append((ids[done:], mask[done:]))
             done = len(ids)
         return spans
+
+
+def template_pose(name: str) -> Pose:
+    """A prompt of `prompts/`, or a file, filled with the question.
+
+    Raises:
+        FileNotFoundError: no such prompt.
+        ValueError: placeholders other than {question} or {instruction}, and {response}, which stays empty.
+    """
+    template = load_prompt(name)
+    names = placeholders(template)
+    if len(names & {"question", "instruction"}) != 1 or names - {"question", "instruction", "response"}:
+        raise ValueError(
+            f"the prompt {name} must have {{question}} or {{instruction}}, and perhaps {{response}}; it has the "
+            f"placeholders {sorted(names)}"
+        )
+
+    def pose(prompt: str) -> str:
+        values = {key: "" if key == "response" else prompt.strip() for key in names}
+        return fill_prompt(template, **values)
+
+    return pose
 
 
 def text_of(message: Mapping[str, Any]) -> str:

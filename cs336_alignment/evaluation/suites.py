@@ -85,6 +85,7 @@ def task_suite(
             same_number(parse_gsm8k_response(text) or "", item.example.answer)
             for item in answered for text in item.responses
         ]),
+        "prompts too long for the context": float(getattr(respond, "truncated", 0)),
         "mean characters": sum(len(text) for item in answered for text in item.responses) / (samples * len(answered)),
         **{f"pass@{k}": rate for k, rate in rates.items() if k > 1},
     }  # fmt: skip
