@@ -199,7 +199,7 @@ def compare_answers(before: Sequence[Mapping[str, float]], after: Sequence[Mappi
     summary: dict[str, Any] = {"questions": len(after)}
     for name, scores in (("before", before), ("after", after)):
         right = sum(score["answer_reward"] > 0 for score in scores)
-        summary |= {f"accuracy_{name}": right / len(scores), f"interval_{name}": wilson_interval(right, len(scores)),
+        summary |= {f"accuracy_{name}": right / len(scores), f"interval_{name}": list(wilson_interval(right, len(scores))),
                     f"format_{name}": sum(score["format_reward"] > 0 for score in scores) / len(scores)}  # fmt: skip
     paired = compare_paired([s["answer_reward"] > 0 for s in before], [s["answer_reward"] > 0 for s in after])
     return summary | {"gained": paired.gained, "lost": paired.lost, "p_value": paired.p_value}
