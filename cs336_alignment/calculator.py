@@ -6,25 +6,18 @@ The worker is started at the first use, kept for the next, and ended when it mis
 says what it accepts. A model may write anything between `<|python_start|>` and `<|python_end|>`; whatever it is, the
 answer is one short text.
 
-Left out: whole programs; on Windows, the limit of memory. Read next: `calculator_worker.py`.
+Left out: whole programs. Read next: `calculator_worker.py`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import subprocess
-import sys
-import tempfile
-import threading
 from pathlib import Path
-from types import TracebackType
 
-_START_S = 60.0  # for the interpreter to start on a busy machine
+from cs336_alignment.confined_process import ConfinedProcess
 
 
 class Calculator:
-    """Evaluates expressions; use it as a context manager, or close it.
+    """Evaluates expressions, from any thread; use it as a context manager, or close it.
 
     Args:
         seconds: wall time of one expression.
@@ -35,76 +28,28 @@ class Calculator:
     """
 
     def __init__(self, *, seconds: float = 1.0, megabytes: int = 256):
-        if not seconds > 0 or megabytes < 64:
-            raise ValueError(f"need seconds > 0 and megabytes >= 64; got {seconds} and {megabytes}")
-        self.seconds, self.megabytes = seconds, megabytes
-        self._lock = threading.Lock()
-        self._worker: subprocess.Popen[str] | None = None
+        if megabytes < 64:
+            raise ValueError(f"the calculator needs at least 64 megabytes; got {megabytes}")
+        script = Path(__file__).with_name("calculator_worker.py")
+        self.worker = ConfinedProcess(["-S", str(script), str(megabytes), str(seconds)], seconds=seconds)
 
     def __enter__(self) -> Calculator:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def evaluate(self, code: str) -> str:
-        """The value of an expression, or `error: ` and the reason; from any thread.
+        """The value of an expression, or `error: ` and the reason.
 
         Args:
             code: what the model wrote.
         """
-        with self._lock:
-            worker = self._running()
-            answer = self._ask(worker, json.dumps({"code": code}) + "\n", self.seconds)
-            if answer is None:
-                self._end()
-                return f"error: took longer than {self.seconds:g} s"
-        found = json.loads(answer)
-        return found["value"] if "value" in found else f"error: {found['error']}"
+        answer = self.worker.ask({"code": code})
+        if answer is None:
+            return f"error: took longer than {self.worker.seconds:g} s"
+        return answer["value"] if "value" in answer else f"error: {answer['error']}"
 
     def close(self) -> None:
         """End the worker."""
-        with self._lock:
-            self._end()
-
-    def _running(self) -> subprocess.Popen[str]:
-        """The worker, started if there is none."""
-        if self._worker is None or self._worker.poll() is not None:
-            self._end()
-            script = Path(__file__).with_name("calculator_worker.py")
-            self._worker = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(script), str(self.megabytes), str(self.seconds)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, encoding="utf-8",
-                env={}, cwd=tempfile.gettempdir(),
-            )  # fmt: skip
-            if self._ask(self._worker, "", _START_S) is None:
-                self._end()
-                raise RuntimeError("the calculator's process did not start; is the machine out of memory?")
-        return self._worker
-
-    def _ask(self, worker: subprocess.Popen[str], line: str, seconds: float) -> str | None:
-        """Send a line and wait for one; None if the process ended, which it does when the time is over."""
-        assert worker.stdin is not None and worker.stdout is not None
-        timer = threading.Timer(seconds, worker.kill)
-        timer.start()
-        try:
-            worker.stdin.write(line)
-            worker.stdin.flush()
-            return worker.stdout.readline() or None
-        except BrokenPipeError:
-            return None
-        finally:
-            timer.cancel()
-
-    def _end(self) -> None:
-        worker, self._worker = self._worker, None
-        if worker is None:
-            return
-        worker.kill()
-        for pipe in (worker.stdin, worker.stdout):
-            with contextlib.suppress(BrokenPipeError):
-                if pipe is not None:
-                    pipe.close()
-        worker.wait()
+        self.worker.close()

@@ -49,7 +49,10 @@ def mcnemar(gained: int, lost: int) -> PairedComparison:
     total = gained + lost
     if total == 0:
         return PairedComparison(0, 0, 0.0, 1.0)
-    tail = sum(math.comb(total, k) for k in range(min(gained, lost) + 1))  # exact: Python's whole numbers have no end
+    tail, choices = 0, 1  # exact: Python's whole numbers have no end
+    for k in range(min(gained, lost) + 1):
+        tail += choices
+        choices = choices * (total - k) // (k + 1)
     return PairedComparison(gained, lost, (gained - lost) / math.sqrt(total), min(1.0, _ratio(2 * tail, total)))
 
 

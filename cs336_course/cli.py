@@ -49,8 +49,10 @@ COMMANDS = {
     "systems inference": ("cs336_systems.inference.cli:inference", "time the inference engine, batch by batch"),
     "model import": ("cs336_basics.huggingface.cli:model_import", "read a Hugging Face folder (Llama, Qwen2.5)"),
     "model export": ("cs336_basics.huggingface.cli:model_export", "write a model as a Hugging Face folder"),
+    "alignment evaluate": ("cs336_alignment.evaluation.cli:evaluate", "word problems, GSM8K, MMLU, CORE, IFEval ... with intervals"),
+    "chat": ("cs336_alignment.chat.cli:chat", "talk with a model in the terminal, or on a page in the browser"),
 }
-RESUMABLE = {"tour", "train", "data get", "basics ablate", "basics objectives"}
+RESUMABLE = {"tour", "train", "data get", "basics ablate", "basics objectives", "alignment evaluate"}
 # fmt: on
 GROUPS = sorted({" ".join(name.split()[:n]) for name in COMMANDS for n in range(1, len(name.split()))})
 

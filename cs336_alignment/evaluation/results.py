@@ -27,7 +27,7 @@ class SuiteResult:
     name: str
     measure: str
     """what the headline is, such as accuracy"""
-    headline: Estimate | float
+    headline: Estimate | float | None
     outcomes: list[bool]
     """per question: right or not; empty where that has no meaning"""
     records: list[dict[str, Any]]
@@ -48,7 +48,7 @@ class SuiteResult:
         }  # fmt: skip
 
 
-def _plain(value: Estimate | float | str) -> Any:
+def _plain(value: Estimate | float | str | None) -> Any:
     """As JSON."""
     return {"value": value.value, "low": value.low, "high": value.high} if isinstance(value, Estimate) else value
 

@@ -186,7 +186,7 @@ def test_calculator_worker_has_no_environment_and_ends(monkeypatch):
     monkeypatch.setenv("SECRET", "x")
     calculator = Calculator()
     assert calculator.evaluate("1") == "1"
-    worker = calculator._worker
+    worker = calculator.worker._process
     process = Path(f"/proc/{worker.pid}")
     if process.exists():
         assert b"SECRET" not in (process / "environ").read_bytes()

@@ -1,0 +1,89 @@
+"""`cs336 chat`: talk with a model, in the terminal or on a page in the browser. Read next: `terminal.py`, `web.py`."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from cs336_basics.runs.command_line import parse
+
+Switch = tyro.conf.FlagCreatePairsOff[bool]
+
+
+@dataclass(frozen=True)
+class Chat:
+    """Talk with a trained model: in the terminal, or with --web on a page in the browser.
+
+    A model trained on chats (its tokenizer has the nine chat tokens) answers in turns and may use a calculator. Any
+    other model continues the text (--style text), or answers questions that stand alone (--style question).
+    """
+
+    model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
+    """run directory of `cs336 train`, or a folder with model.pt and model_config.json"""
+    web: Switch = False
+    """serve a page instead"""
+    prompt: str | None = None
+    """answer this one message and end"""
+    system: str = ""
+    """instructions for the whole conversation (chat models)"""
+    style: str = "auto"
+    """auto, chat, text, question, or a prompt's name such as r1_zero, or a file with {question} in it"""
+    temperature: float = 0.7
+    """0 always takes the likeliest token"""
+    top_k: int | None = 50
+    """choose among the k likeliest tokens; None for all"""
+    top_p: float | None = None
+    """choose among the likeliest tokens that together have this probability"""
+    max_tokens: int = 256
+    """longest reply"""
+    seed: int | None = None
+    """same seed, same replies; a new one each time by default"""
+    tokens: Switch = False
+    """show each reply as tokens, coloured by the probability the model gave them"""
+    host: str = "127.0.0.1"
+    """address of the page; 127.0.0.1 can be reached from this machine only"""
+    port: int = 8336
+    """port of the page; 0 for a free one"""
+    tokenizer: Path | None = None
+    """folder of the tokenizer; by default the one the model was trained with"""
+    device: str = "auto"
+    """cpu, cuda, mps, or auto: a GPU where there is one"""
+
+
+def chat(argv: list[str]) -> None:
+    """`cs336 chat`."""
+    o = parse(Chat, argv, "chat", example="chat runs/tour/pretraining --web")
+    from cs336_alignment.chat.replies import ChatModel
+    from cs336_basics.cli import load_model, load_tokenizer
+    from cs336_systems.inference.sampling import SamplingParams
+
+    seed = secrets.randbelow(2**31) if o.seed is None else o.seed
+    params = SamplingParams(
+        max_tokens=o.max_tokens, temperature=o.temperature, top_k=o.top_k, top_p=o.top_p, seed=seed
+    )  # fmt: skip
+    model, tokenizer = load_model(o.model, o.device), load_tokenizer(o.model, o.tokenizer)
+    name = "/".join(o.model.resolve().parts[-2:])
+    with ChatModel(model, tokenizer, style=o.style, name=name) as chat_model:
+        if o.web:
+            from cs336_alignment.chat.web import serve
+
+            if o.host not in ("127.0.0.1", "localhost", "::1"):
+                print(f"warning: everybody who can reach {o.host} can use this model", file=sys.stderr)
+            serve(chat_model, host=o.host, port=o.port, announce=_announce)
+            return
+        from cs336_alignment.chat.terminal import answer_once, talk
+
+        if o.prompt is not None:
+            answer_once(chat_model, o.prompt, params, system=o.system, tokens=o.tokens)
+        else:
+            talk(chat_model, params, system=o.system, tokens=o.tokens)
+
+
+def _announce(address: str) -> None:
+    """Tell where the page is."""
+    print(f"chat at {address}   (Ctrl-C ends it)", flush=True)
