@@ -84,17 +84,23 @@ class SftTrainer:
         tokenizer: ours or one of Hugging Face.
         pairs: examples with `response`.
         config: see `SftConfig`.
+        encoded: ids of (what is given, what is learnt) instead of pairs, such as the turns of chats.
 
     Raises:
         ValueError: no pairs, one without a response, or one that is longer than the model's context.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any, pairs: Sequence[Example], config: SftConfig):
+    def __init__(
+        self, model: nn.Module, tokenizer: Any, pairs: Sequence[Example], config: SftConfig, *,
+        encoded: Sequence[tuple[list[int], list[int]]] = (),
+    ):  # fmt: skip
         self.model, self.config, self.text = model, config, TextTokenizer(tokenizer)
         self.device = next(model.parameters()).device
         self.optimizer = build_optimizer(config.optimizer, model.named_parameters())
         context = context_length_of(model)
-        self.rows = encode_pairs(pairs, self.text, context_length=context, mask_prompt=config.mask_prompt)
+        self.rows = list(encoded) or encode_pairs(
+            pairs, self.text, context_length=context, mask_prompt=config.mask_prompt
+        )  # fmt: skip
         if config.packed is not None:
             self.rows = pack_rows(self.rows, config.packed)
         self.steps_done = 0
