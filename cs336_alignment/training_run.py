@@ -101,7 +101,7 @@ def run_training(
         Interrupted: Ctrl-C, after saving.
     """
     keep_freed_memory()
-    with RunDirectory.create_or_resume(directory, config, kind=kind) as run:
+    with RunDirectory.create_or_resume(directory, config, kind=kind, changeable=("device",)) as run:
         if run.is_complete:
             return run.summary()
         answers = _resume(trainer, run)
@@ -177,7 +177,7 @@ def save_trained(model: nn.Module, directory: Path, tokenizer: Any = None) -> No
     if hasattr(inner, "save_pretrained"):
         inner.save_pretrained(directory)
     elif hasattr(inner, "save"):
-        inner.save(directory)
+        inner.save(directory / "tokenizer")
 
 
 def _accuracy(rewards: Sequence[Mapping[str, float]]) -> dict[str, float]:
