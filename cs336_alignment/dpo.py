@@ -30,8 +30,8 @@ DpoLoss = Literal["sigmoid", "ipo"]
 
 
 def log_sigmoid(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """log(1 / (1 + exp(-x))) without overflow on either side."""
-    return torch.clamp(x, max=0) - torch.log1p(torch.exp(-x.abs()))
+    """log(1 / (1 + exp(-x))) without overflow on either side, with the gradient 1/2 at 0."""
+    return -torch.logaddexp(torch.zeros_like(x), -x)
 
 
 def dpo_loss(

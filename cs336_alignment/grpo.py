@@ -126,7 +126,7 @@ class GrpoTrainer:
         for rows in self._microbatches(batch, torch.arange(len(found), device=self.device)):
             part = take_rows(batch.tokens, rows)
             scores = score_responses(model, part, temperature=self.config.temperature)
-            found[rows, : part["input_ids"].shape[1]] = scores["log_probs"].float()
+            found[rows, : part["input_ids"].shape[1]] = scores["log_probs"].to(found.dtype)
         return found
 
     def _minibatches(self, rows: int) -> Iterator[Tensor]:

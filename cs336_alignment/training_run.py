@@ -101,7 +101,7 @@ def run_training(
         Interrupted: Ctrl-C, after saving.
     """
     keep_freed_memory()
-    with RunDirectory.create_or_resume(directory, config, kind=kind) as run:
+    with RunDirectory.create_or_resume(directory, config, kind=kind, changeable=("device",)) as run:
         if run.is_complete:
             return run.summary()
         answers = _resume(trainer, run)
@@ -177,7 +177,7 @@ def save_trained(model: nn.Module, directory: Path, tokenizer: Any = None) -> No
     if hasattr(inner, "save_pretrained"):
         inner.save_pretrained(directory)
     elif hasattr(inner, "save"):
-        inner.save(directory)
+        inner.save(directory / "tokenizer")
 
 
 def _accuracy(rewards: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -199,7 +199,7 @@ def compare_answers(before: Sequence[Mapping[str, float]], after: Sequence[Mappi
     summary: dict[str, Any] = {"questions": len(after)}
     for name, scores in (("before", before), ("after", after)):
         right = sum(score["answer_reward"] > 0 for score in scores)
-        summary |= {f"accuracy_{name}": right / len(scores), f"interval_{name}": wilson_interval(right, len(scores)),
+        summary |= {f"accuracy_{name}": right / len(scores), f"interval_{name}": list(wilson_interval(right, len(scores))),
                     f"format_{name}": sum(score["format_reward"] > 0 for score in scores) / len(scores)}  # fmt: skip
     paired = compare_paired([s["answer_reward"] > 0 for s in before], [s["answer_reward"] > 0 for s in after])
     return summary | {"gained": paired.gained, "lost": paired.lost, "p_value": paired.p_value}

@@ -49,11 +49,19 @@ COMMANDS = {
     "systems inference": ("cs336_systems.inference.cli:inference", "time the inference engine, batch by batch"),
     "model import": ("cs336_basics.huggingface.cli:model_import", "read a Hugging Face folder (Llama, Qwen2.5)"),
     "model export": ("cs336_basics.huggingface.cli:model_export", "write a model as a Hugging Face folder"),
+    "alignment sft": ("cs336_alignment.cli:sft", "imitate worked solutions"),
+    "alignment dpo": ("cs336_alignment.cli:dpo", "train on pairs of a better and a worse response"),
+    "alignment grpo": ("cs336_alignment.cli:grpo", "reinforcement learning with verifiable rewards: GRPO and its relatives"),
+    "alignment ppo": ("cs336_alignment.cli:ppo", "reinforcement learning with a value function"),
+    "alignment expert-iteration": ("cs336_alignment.cli:expert_iteration", "sample, keep what is right, imitate it, repeat"),
+    "alignment reward-model": ("cs336_alignment.cli:reward_model", "learn a score from preference pairs"),
     "alignment evaluate": ("cs336_alignment.evaluation.cli:evaluate", "word problems, GSM8K, MMLU, CORE, IFEval ... with intervals"),
     "alignment chat-sft": ("cs336_alignment.chat.training:chat_sft", "teach a model to chat, with or without the calculator"),
     "chat": ("cs336_alignment.chat.cli:chat", "talk with a model in the terminal, or on a page in the browser"),
 }
 RESUMABLE = {"tour", "train", "data get", "basics ablate", "basics objectives", "alignment evaluate", "alignment chat-sft"}
+RESUMABLE = {"tour", "train", "data get", "basics ablate", "basics objectives"}
+RESUMABLE |= {name for name in COMMANDS if name.startswith("alignment ")}
 # fmt: on
 GROUPS = sorted({" ".join(name.split()[:n]) for name in COMMANDS for n in range(1, len(name.split()))})
 
