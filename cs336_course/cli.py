@@ -59,7 +59,6 @@ COMMANDS = {
     "alignment chat-sft": ("cs336_alignment.chat.training:chat_sft", "teach a model to chat, with or without the calculator"),
     "chat": ("cs336_alignment.chat.cli:chat", "talk with a model in the terminal, or on a page in the browser"),
 }
-RESUMABLE = {"tour", "train", "data get", "basics ablate", "basics objectives", "alignment evaluate", "alignment chat-sft"}
 RESUMABLE = {"tour", "train", "data get", "basics ablate", "basics objectives"}
 RESUMABLE |= {name for name in COMMANDS if name.startswith("alignment ")}
 # fmt: on

@@ -22,6 +22,7 @@ from cs336_alignment.evaluation.responders import make_responder
 from cs336_alignment.task import Example
 from cs336_alignment.tasks.final_answer import as_number
 from cs336_alignment.tasks.word_problems import WordProblems
+from cs336_alignment.text_tokenizer import TextTokenizer
 from cs336_basics.generation import generate
 from cs336_basics.training import save_model
 from cs336_course.cli import main
@@ -129,7 +130,7 @@ def test_plain_answers_are_plain_generation():
     tokenizer = byte_tokenizer(chat=False)
     model = tiny_model(tokenizer)
     shots = [Example("1 + 1 =\n", "2", "#### 2")]
-    respond = make_responder(model, tokenizer, style="plain", shots=shots, max_tokens=6)
+    respond = make_responder(model, TextTokenizer(tokenizer), style="plain", shots=shots, max_tokens=6)
     (text,) = respond(["2 + 2 =\n"])[0]
     ids = tokenizer.encode("1 + 1 =\n#### 2\n\n2 + 2 =\n")
     expected = generate(model, torch.tensor([ids]), 6, temperature=0, stop_ids=(256,))[0]
@@ -139,7 +140,7 @@ def test_plain_answers_are_plain_generation():
 def test_chat_answers_use_the_chat_format():
     tokenizer = byte_tokenizer()
     model = tiny_model(tokenizer)
-    respond = make_responder(model, tokenizer, style="chat", max_tokens=6, samples=2, temperature=1.0)
+    respond = make_responder(model, TextTokenizer(tokenizer), style="chat", max_tokens=6, samples=2, temperature=1.0)
     with respond.chat:
         answers = respond(["hello", "you", "x" * 400])
         again = respond(["hello"])
@@ -213,3 +214,29 @@ def test_chat_sft_makes_a_model_that_cs336_chat_opens(folder, tmp_path, capsys):
     assert capsys.readouterr().out.strip() == "hello"
     assert main(["alignment", "chat-sft", str(folder)]) != 0
     assert "nothing to learn from" in capsys.readouterr().err
+
+
+def test_huggingface_models_are_evaluated_too(data, tmp_path, capsys):
+    transformers, tokenizers = pytest.importorskip("transformers"), pytest.importorskip("tokenizers")
+    words = {"<eos>": 0, "<unk>": 1} | {
+        letter: k + 2 for k, letter in enumerate("abcdefghijklmnopqrstuvwxyz#0123456789")
+    }
+    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="<unk>"))
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<eos>", unk_token="<unk>")
+    config = transformers.GPT2Config(
+        vocab_size=len(words), n_positions=512, n_embd=8, n_layer=1, n_head=1, bos_token_id=0, eos_token_id=0
+    )
+    transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    code = evaluate(
+        tmp_path / "model", "--tasks", "sorting", "--arc", data / "arc.jsonl", "--text", data / "text.txt",
+        "--limit", 3, "--max-tokens", 4, "--out", tmp_path / "out", "--json",
+    )  # fmt: skip
+    shown = json.loads(capsys.readouterr().out)
+    assert code == 0 and {"sorting", "arc", "text"} < set(shown)
+    model = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "model")
+    ids = torch.tensor([[0, *tokenizer.encode((data / "text.txt").read_text(), add_special_tokens=False)]])
+    with torch.no_grad():
+        loss = float(model(ids, labels=ids).loss)
+    assert shown["text"]["further"]["nats per token"] == pytest.approx(loss, rel=1e-4)
