@@ -80,6 +80,7 @@ def run_training(
     kind: str,
     config: Any,
     held_out: HeldOut | None = None,
+    before: list[dict[str, float]] | None = None,
     tokenizer: Any = None,
     transcripts: Callable[[], list[dict[str, Any]]] | None = None,
     progress: bool = True,
@@ -92,6 +93,7 @@ def run_training(
         kind: what sort of run this is.
         config: the frozen dataclass that is stored, and must be the same to go on.
         held_out: questions to answer; none, no accuracy.
+        before: the answers before the run where they are known already.
         tokenizer: saved beside the model.
         transcripts: called after each `config.sample_every` steps; its records go to samples.jsonl.
         progress: a live bar on standard error.
@@ -106,7 +108,7 @@ def run_training(
             return run.summary()
         answers = _resume(trainer, run)
         if held_out is not None and "before" not in answers:
-            answers["before"] = held_out.evaluate()
+            answers["before"] = held_out.evaluate() if before is None else before
             write_json(run.path / "answers.json", answers)
             run.append_log({"step": 0, **_accuracy(answers["before"])})
         _run(trainer, run, held_out, transcripts, progress)
