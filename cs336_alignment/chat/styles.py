@@ -74,7 +74,7 @@ class Style:
         if turns[-1]["role"] != "user":
             raise ValueError("the last message must be the user's")
         if self.chat is not None:
-            return self._fit_chat(turns, room)
+            return self._fit_chat(list(messages), room)
         if self._pose is not None:
             return self._fit_question(str(turns[-1]["content"]), room)
         ids = self._plain.encode("".join(text_of(turn) for turn in turns)) or list(self.stop_ids[:1])
@@ -83,11 +83,13 @@ class Style:
         note = f"the first {len(ids) - room:,} tokens of the text are outside the model's context"
         return Prompt(ids[-room:], note if len(ids) > room else "")
 
-    def _fit_chat(self, turns: Messages, room: int) -> Prompt:
-        """Leave out the oldest questions with their answers until the rest fits."""
+    def _fit_chat(self, messages: list[Mapping[str, Any]], room: int) -> Prompt:
+        """Leave out the oldest questions with their answers until the rest fits; the system message stays."""
         assert self.chat is not None
+        system = [message for message in messages[:1] if message["role"] == "system"]
+        turns = messages[len(system) :]
         for first in range(0, len(turns), 2):
-            ids = self.chat.render_for_completion({"messages": turns[first:]})
+            ids = self.chat.render_for_completion({"messages": [*system, *turns[first:]]})
             if len(ids) <= room:
                 note = f"the first {first} messages are outside the model's context"
                 return Prompt(ids, note if first else "")
