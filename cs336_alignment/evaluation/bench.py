@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from cs336_alignment.evaluation import suites
-from cs336_alignment.evaluation.cli import Evaluate
 from cs336_alignment.evaluation.core_metric import read_core_bundle
 from cs336_alignment.evaluation.generation import Respond
 from cs336_alignment.evaluation.instruction_following import InstructionPrompt, generated_prompts, read_ifeval
@@ -38,6 +37,9 @@ from cs336_alignment.tasks.instruction_sets import (
 )
 from cs336_alignment.tasks.mmlu import read_mmlu
 from cs336_alignment.text_tokenizer import TextTokenizer
+
+if TYPE_CHECKING:
+    from cs336_alignment.evaluation.cli import Evaluate
 
 Item = TypeVar("Item")
 Test = Callable[[suites.Advance], SuiteResult]
