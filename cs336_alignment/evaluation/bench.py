@@ -204,8 +204,10 @@ class Bench:
         made = [Instruction(base.instruction, output, name, base.dataset) for base, output in pairs]
         write_alpaca_eval(self.o.out / "alpaca_eval_outputs.json", made)
         asked, s = self._judge_responder(), self.subject
+        if asked is not None:
+            return suites.pairwise_suite(ModelJudge(asked), str(self.o.judge), baseline, outputs)
         own = LikelihoodJudge(s.model, s.text.encode, s.first_id, s.context_length)
-        return suites.pairwise_suite(own if asked is None else ModelJudge(asked), baseline, outputs)
+        return suites.pairwise_suite(own, "none: likelihood under the model itself", baseline, outputs)
 
     def _safety(self, advance: suites.Advance) -> SuiteResult:
         prompts = self._limited(read_simple_safety(self.o.safety))
