@@ -120,6 +120,44 @@ def _chunked_loss(r: dict[str, Any]) -> str:
     )
 
 
+def _ddp_overlap(r: dict[str, Any]) -> str:
+    return (
+        f"{r['hidden_share']:.0%} of all-reduce time hidden behind backward ({r['buckets']} buckets, 2 gloo processes, "
+        f"network slowed to {r['bandwidth_bytes_per_s'] / 1e6:.0f} MB/s; median of {r['rounds']} rounds)"
+    )
+
+
+def _parallel_repeats(r: dict[str, Any]) -> str:
+    return f"{r['repeats']} runs of the DDP, sharded optimizer and FSDP suites: {r['failed']} failed, {r['hung']} hung"
+
+
+def _kernels(r: dict[str, Any]) -> str:
+    kernels = r["kernels"]
+    spilled, cores = (sum(k[name] for k in kernels) for name in ("spilled_bytes", "tensor_core_instructions"))
+    return (
+        f"{len(kernels)} kernels compiled ahead of time for compute capability {r['capability'] / 10:.1f}: {spilled} bytes "
+        f"spilled, {sum(bool(k['problems']) for k in kernels)} with problems, {cores} tensor-core instructions in those that multiply"
+    )
+
+
+def _service(r: dict[str, Any]) -> str:
+    return (
+        f"{r['submits_per_s']:.0f} submissions/s and {r['reads_per_s']:.0f} status reads/s on SQLite with the load beside it; "
+        f"{r['overdrafts']} overdrafts in {r['attempts']:,} concurrent attempts"
+    )
+
+
+def _service_kills(r: dict[str, Any]) -> str:
+    return f"{r['kills']} SIGKILLs of service and workers, {r['submitted']} jobs: {len(r['problems'])} lost or charged twice"
+
+
+def _scaling(r: dict[str, Any]) -> str:
+    return (
+        f"fitted to runs of at most {r['fit_until']:.0e} FLOPs, a run of {r['budget']:.0e} predicted at {r['predicted']:.4f} "
+        f"[{r['low']:.4f}, {r['high']:.4f}], trained to {r['real']:.4f}: {r['predicted'] / r['real'] - 1:+.2%}"
+    )
+
+
 TABLE = (  # what, result file, text, by which command
     ("the default tour", "tour", _tour, "make tour"),
     ("the one-hour run", "stories_one_hour", _one_hour, "configs/stories-one-hour.toml"),
@@ -130,6 +168,12 @@ TABLE = (  # what, result file, text, by which command
     ("cached generation", "generation", _generation, "bench_generation.py"),
     ("packing", "packing", _packing, "bench_packing.py"),
     ("LM-head loss in chunks", "chunked_loss", _chunked_loss, "bench_chunked_loss.py"),
+    ("gradients sent during backward", "ddp_overlap", _ddp_overlap, "bench_ddp_overlap.py"),
+    ("parallel training, repeated", "parallel_repeats", _parallel_repeats, "check_parallel_repeats.py"),
+    ("Triton kernels without a GPU", "kernels_sm90", _kernels, "check_kernels_compile.py"),
+    ("scaling law", "scaling_solution", _scaling, "cs336 scaling solve"),
+    ("training service", "service", _service, "bench_service.py"),
+    ("training service, killed", "service_kills", _service_kills, "bench_service_kills.py"),
 )
 
 

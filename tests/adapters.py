@@ -410,59 +410,67 @@ def get_flashattention_autograd_function_triton() -> type[torch.autograd.Functio
 
 def get_ddp(module: torch.nn.Module) -> torch.nn.Module:
     """A container that broadcasts the module from rank 0 and averages each gradient as soon as it is ready."""
-    raise NotImplementedError
+    from cs336_systems.parallel.ddp import DDP
+
+    return DDP(module)
 
 
 def ddp_on_after_backward(ddp_model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Called after backward and before the optimizer step: wait for the communication of get_ddp."""
-    raise NotImplementedError
+    ddp_model.finish_gradient_synchronization()
 
 
 def get_ddp_individual_parameters(module: torch.nn.Module) -> torch.nn.Module:
     """Editions 2024 and 2025: the name get_ddp had."""
-    raise NotImplementedError
+    return get_ddp(module)
 
 
 def ddp_individual_parameters_on_after_backward(ddp_model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Editions 2024 and 2025: the name ddp_on_after_backward had."""
-    raise NotImplementedError
+    ddp_model.finish_gradient_synchronization()
 
 
 def get_ddp_bucketed(module: torch.nn.Module, bucket_size_mb: float | None) -> torch.nn.Module:
     """Editions 2024 and 2025: DDP with gradients sent in buckets of at most bucket_size_mb (None = one bucket)."""
-    raise NotImplementedError
+    from cs336_systems.parallel.ddp import DDPBucketed
+
+    return DDPBucketed(module, bucket_size_mb)
 
 
 def ddp_bucketed_on_after_backward(ddp_model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Editions 2024 and 2025: wait for all buckets."""
-    raise NotImplementedError
+    ddp_model.finish_gradient_synchronization()
 
 
 def ddp_bucketed_on_train_batch_start(ddp_model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Editions 2024 and 2025: called before zero_grad of each step; resets the bucket counters."""
-    raise NotImplementedError
+    ddp_model.start_batch()
 
 
 def get_fsdp(module: torch.nn.Module, compute_dtype: torch.dtype | None = None) -> torch.nn.Module:
     """Fully sharded data parallel: Linear and Embedding weights are split over the ranks."""
-    raise NotImplementedError
+    from cs336_systems.parallel.fsdp import FSDP
+
+    return FSDP(module, compute_dtype)
 
 
 def fsdp_on_after_backward(fsdp_model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Called after backward and before the optimizer step: finish the gradients."""
-    raise NotImplementedError
+    fsdp_model.finish_gradient_synchronization()
 
 
 def fsdp_gather_full_params(fsdp_model: torch.nn.Module) -> dict[str, Tensor]:
     """All parameters in full, by their name in the wrapped module; called on all ranks."""
-    raise NotImplementedError
+    return fsdp_model.gather_full_params()
 
 
 def get_sharded_optimizer(
     params: Iterable[torch.nn.Parameter], optimizer_cls: type[torch.optim.Optimizer], **kwargs: Any
 ) -> torch.optim.Optimizer:
     """An optimizer whose state is split over the ranks; kwargs go to optimizer_cls."""
-    raise NotImplementedError
+    from cs336_systems.parallel.sharded_optimizer import ShardedOptimizer
+
+    return ShardedOptimizer(params, optimizer_cls, **kwargs)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -471,35 +479,62 @@ def get_sharded_optimizer(
 
 
 def run_isoflops_optima(runs: list[dict[str, float]], method: str) -> dict[float, tuple[float, float]]:
-    """For each compute budget (FLOPs): (optimal parameters, optimal loss); runs as in the handout's file."""
-    raise NotImplementedError
+    """For each compute budget (FLOPs): (optimal parameters, optimal loss); runs as in the handout's file.
+
+    method: "lowest" (the run with the least loss) or "parabola" (in ln N, through all runs of the budget).
+    """
+    from cs336_scaling.isoflops import isoflops_optima
+    from cs336_scaling.runs_table import from_records
+
+    optima = isoflops_optima(from_records(runs), method)  # type: ignore[arg-type]
+    return {optimum.budget: (optimum.parameters, optimum.loss) for optimum in optima}
 
 
 def run_fit_power_law(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """(k, a) of y = k x^a."""
-    raise NotImplementedError
+    """(k, a) of y = k x^a, fitted in the logarithm."""
+    from cs336_scaling.power_law import fit_power_law
+
+    law = fit_power_law(x, y)
+    return law.k, law.a
 
 
 def run_fit_parametric(
     N: npt.NDArray[np.float64], D: npt.NDArray[np.float64], L: npt.NDArray[np.float64]
 ) -> tuple[float, float, float, float, float]:
-    """(E, A, B, alpha, beta) of L = E + A / N^alpha + B / D^beta; N parameters, D tokens, L loss in nats."""
-    raise NotImplementedError
+    """(E, A, B, alpha, beta) of L = E + A / N^alpha + B / D^beta; N parameters, D tokens, L loss in nats.
+
+    What is minimised is the sum of Huber losses of ln L with delta = 1e-3.
+    """
+    from cs336_scaling.parametric import fit_parametric
+    from cs336_scaling.runs_table import RunTable
+
+    return fit_parametric(RunTable(N, D, 6 * N * D, L)).law.as_tuple()
 
 
 def run_optimal_allocation(params: tuple[float, float, float, float, float], C: float) -> tuple[float, float]:
-    """(parameters, tokens) that minimise the parametric loss under C = 6 N D FLOPs."""
-    raise NotImplementedError
+    """(parameters, tokens) that minimise the parametric loss (E, A, B, alpha, beta) under C = 6 N D FLOPs."""
+    from cs336_scaling.parametric_law import ParametricLaw
+
+    parameters, tokens = ParametricLaw(*params).allocation(C)
+    return float(parameters), float(tokens)
 
 
 def run_count_flops(config: Any) -> float:
-    """Training FLOPs of a configuration."""
-    raise NotImplementedError
+    """Training FLOPs of a configuration, the head and the whole of attention counted.
+
+    config: a dictionary with num_layers, d_model, vocab_size, context_length and num_tokens (those trained on). Per
+    token 6 (12 L d^2 + V d) + 12 L d T.
+    """
+    from cs336_scaling.flops import shape_flops
+
+    return shape_flops(**config)["matrix_products"]
 
 
 def run_scaling_service(url: str) -> Any:
-    """A client of the training service at url."""
-    raise NotImplementedError
+    """A client of the training service at url; it has the course's functions as methods, the key is in A3_API_KEY."""
+    from cs336_scaling.client import Client
+
+    return Client(url)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

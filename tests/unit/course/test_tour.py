@@ -37,8 +37,8 @@ TINY = tour.TourConfig(
         warmup_steps=2, num_samples=3, max_above_floor=0.1, min_cloze_accuracy=0.0, device="cpu",
     ),
     dataclasses.replace(
-        tour.QUICK.systems, batch_size=2, repeats=2, roofline_context=16, peak_size=64, copy_bytes=1 << 20, new_tokens=20,
-        device="cpu",
+        tour.QUICK.systems, batch_size=2, repeats=2, roofline_context=16, peak_size=64, copy_bytes=1 << 20,
+        new_tokens=20, device="cpu",
     ),
 )  # fmt: skip
 
