@@ -54,9 +54,13 @@ class EngineThread:
         number, events = self._call(lambda: self._submit(prompt, params, stream))
         return self._receive(number, events)
 
-    def close(self) -> None:
-        """Cancel everything and end the thread."""
+    def stop(self) -> None:
+        """Have the thread end after the present step; what was running ends with a RuntimeError."""
         self._commands.put(None)
+
+    def close(self) -> None:
+        """Stop, and wait for the end."""
+        self.stop()
         self._thread.join()
 
     def _receive(self, number: int, events: queue.SimpleQueue[Event | BaseException]) -> Iterator[Event]:

@@ -90,6 +90,8 @@ function add(message, token) {
 }
 
 async function send(text) {
+  const last = messages.at(-1);
+  if (last && last.error && !last.parts.length) messages.splice(-2); // a question that got no answer is forgotten
   messages.push({ role: "user", parts: [{ type: "text", text }] });
   attempts = 0;
   await reply();

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from cs336_alignment.chat_format import ChatFormat, checked_messages
+from cs336_alignment.prompts import fill_prompt, load_prompt, placeholders
 from cs336_basics.corpora.corpus_files import END_OF_TEXT
 from cs336_basics.tokenization.chat_tokens import has_chat_tokens
 from cs336_basics.tokenization.tokenizer import Tokenizer
 
+Pose = Callable[[str], str]
 Messages = Sequence[Mapping[str, Any]]
 
 
@@ -49,12 +51,10 @@ class Style:
         self.name, self.tokenizer, self.context_length = name, tokenizer, context_length
         self.chat = ChatFormat(tokenizer) if name == "chat" else None
         self._plain = Tokenizer(tokenizer.vocab, tokenizer.merges, [], pattern=tokenizer.pattern)
-        self._pose: Callable[[str], str] | None = None
+        self._pose: Pose | None = None
         if name == "question":
             self._pose = lambda text: f"{text.strip()}\n"
         elif name not in ("chat", "text"):
-            from cs336_alignment.evaluation.responders import template_pose
-
             self._pose = template_pose(name)
         ends = [END_OF_TEXT] if END_OF_TEXT in tokenizer.special_tokens else []
         self.stop_ids = tuple(tokenizer.special_id(end) for end in ends) + (self.chat.stop_ids if self.chat else ())
@@ -74,7 +74,7 @@ class Style:
         if turns[-1]["role"] != "user":
             raise ValueError("the last message must be the user's")
         if self.chat is not None:
-            return self._fit_chat(turns, room)
+            return self._fit_chat(list(messages), room)
         if self._pose is not None:
             return self._fit_question(str(turns[-1]["content"]), room)
         ids = self._plain.encode("".join(text_of(turn) for turn in turns)) or list(self.stop_ids[:1])
@@ -83,11 +83,13 @@ class Style:
         note = f"the first {len(ids) - room:,} tokens of the text are outside the model's context"
         return Prompt(ids[-room:], note if len(ids) > room else "")
 
-    def _fit_chat(self, turns: Messages, room: int) -> Prompt:
-        """Leave out the oldest questions with their answers until the rest fits."""
+    def _fit_chat(self, messages: list[Mapping[str, Any]], room: int) -> Prompt:
+        """Leave out the oldest questions with their answers until the rest fits; the system message stays."""
         assert self.chat is not None
+        system = [message for message in messages[:1] if message["role"] == "system"]
+        turns = messages[len(system) :]
         for first in range(0, len(turns), 2):
-            ids = self.chat.render_for_completion({"messages": turns[first:]})
+            ids = self.chat.render_for_completion({"messages": [*system, *turns[first:]]})
             if len(ids) <= room:
                 note = f"the first {first} messages are outside the model's context"
                 return Prompt(ids, note if first else "")
@@ -120,6 +122,28 @@ class Style:
             spans.append((ids[done:], mask[done:]))
             done = len(ids)
         return spans
+
+
+def template_pose(name: str) -> Pose:
+    """A prompt of `prompts/`, or a file, filled with the question.
+
+    Raises:
+        FileNotFoundError: no such prompt.
+        ValueError: placeholders other than {question} or {instruction}, and {response}, which stays empty.
+    """
+    template = load_prompt(name)
+    names = placeholders(template)
+    if len(names & {"question", "instruction"}) != 1 or names - {"question", "instruction", "response"}:
+        raise ValueError(
+            f"the prompt {name} must have {{question}} or {{instruction}}, and perhaps {{response}}; it has the "
+            f"placeholders {sorted(names)}"
+        )
+
+    def pose(prompt: str) -> str:
+        values = {key: "" if key == "response" else prompt.strip() for key in names}
+        return fill_prompt(template, **values)
+
+    return pose
 
 
 def text_of(message: Mapping[str, Any]) -> str:

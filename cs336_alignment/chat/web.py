@@ -16,6 +16,7 @@ Read next: `page.js`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import socket
@@ -186,7 +187,8 @@ async def _close(waiting: asyncio.Task[Any] | None, events: Any) -> None:
     """Wait for the token under way, then close the iterator; it cannot be closed while it runs."""
     if waiting is not None:
         await asyncio.wait([waiting])
-    await asyncio.to_thread(events.close)
+    with contextlib.suppress(ValueError):  # it runs on in its thread and is closed as soon as nobody holds it
+        await asyncio.to_thread(events.close)
 
 
 def serve(chat: ChatModel, *, host: str, port: int, announce: Any = print) -> None:
@@ -213,5 +215,13 @@ def serve(chat: ChatModel, *, host: str, port: int, announce: Any = print) -> No
     shown = f"[{host}]" if ":" in host else host
     announce(f"http://{shown}:{listener.getsockname()[1]}")
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2, lifespan="off")
+    server = uvicorn.Server(config)
+    leave = server.handle_exit
+
+    def end_replies_and_leave(*arguments: Any) -> None:
+        chat.engine.stop()  # else the server would wait for the replies under way
+        leave(*arguments)
+
+    server.handle_exit = end_replies_and_leave  # type: ignore[method-assign]
     with listener:
-        uvicorn.Server(config).run(sockets=[listener])
+        server.run(sockets=[listener])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -15,13 +15,15 @@ from typing import TypeVar
 from cs336_alignment.evaluation import suites
 from cs336_alignment.evaluation.cli import Evaluate
 from cs336_alignment.evaluation.core_metric import read_core_bundle
+from cs336_alignment.evaluation.generation import Respond
 from cs336_alignment.evaluation.instruction_following import InstructionPrompt, generated_prompts, read_ifeval
 from cs336_alignment.evaluation.judges import LikelihoodJudge, ModelJudge
 from cs336_alignment.evaluation.multiple_choice import Normalization
 from cs336_alignment.evaluation.report import model_name
-from cs336_alignment.evaluation.responders import EngineResponder, make_responder
+from cs336_alignment.evaluation.responders import ChatResponder, auto_style, first_token, make_responder
 from cs336_alignment.evaluation.results import SuiteResult, finished_result, write_result
 from cs336_alignment.evaluation.suites import Subject
+from cs336_alignment.policy_files import load_policy
 from cs336_alignment.task import Example, RewardFunction
 from cs336_alignment.tasks.catalogue import TASKS
 from cs336_alignment.tasks.choice_question import ChoiceQuestion
@@ -35,10 +37,7 @@ from cs336_alignment.tasks.instruction_sets import (
     write_simple_safety,
 )
 from cs336_alignment.tasks.mmlu import read_mmlu
-from cs336_basics.cli import load_model, load_tokenizer
-from cs336_basics.corpora.corpus_files import END_OF_TEXT
-from cs336_basics.tokenization.chat_tokens import has_chat_tokens
-from cs336_systems.inference.engine import Engine
+from cs336_alignment.text_tokenizer import TextTokenizer
 
 Item = TypeVar("Item")
 Test = Callable[[suites.Advance], SuiteResult]
@@ -58,13 +57,12 @@ class Bench:
 
     def __init__(self, options: Evaluate):
         self.o = options
-        model, tokenizer = load_model(options.model, options.device), load_tokenizer(options.model, options.tokenizer)
-        chat = has_chat_tokens(tokenizer)
-        first = tokenizer.special_id("<|bos|>" if chat else END_OF_TEXT)
-        self.subject = Subject(model, tokenizer, first, options.batch_size)
-        self.style = ("chat" if chat else "plain") if options.style == "auto" else options.style
+        model, tokenizer = load_policy(options.model, options.tokenizer, device=options.device)
+        text = TextTokenizer(tokenizer)
+        self.subject = Subject(model, text, first_token(text), options.batch_size)
+        self.style = auto_style(text) if options.style == "auto" else options.style
         self.count = options.limit or 500  # of generated questions
-        self._engine: Engine | None = None
+        self._open = ExitStack()  # what a test has started, to be ended with it
 
     def tests(self) -> list[tuple[str, Test]]:
         """Name and function of every test asked for.
@@ -87,12 +85,12 @@ class Bench:
         """Run a test, or take up its result from before."""
         left_out = ("out", "json", "compare", "tasks", "batch_size", *FILES)
         request = {key: str(value) for key, value in vars(self.o).items() if key not in left_out}
-        request |= {"data": str(getattr(self.o, name, None)), "weights": _stamp(self.o.model / "model.pt")}
+        request |= {"data": str(getattr(self.o, name, None)), "weights": _stamp(Path(self.o.model) / "model.pt")}
         done = finished_result(self.o.out, name, request)
         if done is not None:
             print(f"{name}: taken from {self.o.out}", file=sys.stderr)
             return done
-        with _bar(name) as advance:
+        with _bar(name) as advance, self._open:
             result = run(advance)
         write_result(self.o.out, result, request)
         return result
@@ -100,16 +98,21 @@ class Bench:
     def _limited(self, items: Sequence[Item]) -> list[Item]:
         return list(items[: self.o.limit or None])
 
-    def _respond(self, max_tokens: int, shots: Sequence[Example] = (), stop: tuple[str, ...] = ()) -> EngineResponder:
+    def _respond(self, max_tokens: int, shots: Sequence[Example] = (), stop: tuple[str, ...] = ()) -> Respond:
         """Answers by the model under test."""
-        if self._engine is None:
-            self._engine = Engine(self.subject.model, self.subject.tokenizer, max_batch=self.o.batch_size)
         temperature = self.o.temperature if self.o.temperature is not None else float(self.o.samples > 1)
         longest = max_tokens if self.style in ("plain", "chat") else max(512, max_tokens)  # prompts ask for reasoning
-        return make_responder(
-            self._engine, self.subject.tokenizer, style=self.style, shots=shots, stop=stop, seed=self.o.seed,
+        return self._opened(make_responder(
+            self.subject.model, self.subject.text, style=self.style, max_batch=self.o.batch_size,
+            shots=shots, stop=stop, seed=self.o.seed,
             max_tokens=self.o.max_tokens or longest, samples=self.o.samples, temperature=temperature,
-        )  # fmt: skip
+        ))  # fmt: skip
+
+    def _opened(self, responder: Respond | ChatResponder) -> Respond:
+        """The same; a chat is closed when the test is over."""
+        if isinstance(responder, ChatResponder):
+            self._open.enter_context(responder.chat)
+        return responder
 
     def _written(self, prompts: list[str], advance: suites.Advance) -> list[str]:
         """One answer per prompt."""
@@ -183,24 +186,23 @@ class Bench:
     def _follow(self, name: str, prompts: Sequence[InstructionPrompt], advance: suites.Advance) -> SuiteResult:
         return suites.following_suite(name, prompts, self._written([p.prompt for p in prompts], advance))
 
-    def _judge_responder(self) -> EngineResponder | None:
+    def _judge_responder(self) -> Respond | None:
         """Verdicts of the judge's model; None without one."""
         if self.o.judge is None:
             return None
-        tokenizer = load_tokenizer(self.o.judge, None)
-        engine = Engine(load_model(self.o.judge, self.o.device), tokenizer, max_batch=self.o.batch_size)
-        style = "chat" if has_chat_tokens(tokenizer) else "plain"
-        return make_responder(engine, tokenizer, style=style, max_tokens=16)
+        model, tokenizer = load_policy(self.o.judge, device=self.o.device)
+        text = TextTokenizer(tokenizer)
+        return self._opened(make_responder(model, text, style=auto_style(text), max_tokens=16, max_batch=1))
 
     def _alpaca_eval(self, advance: suites.Advance) -> SuiteResult:
         baseline = self._limited(read_alpaca_eval(self.o.alpaca_eval))
         outputs = self._written([item.instruction for item in baseline], advance)
-        name = model_name(self.o.model)
+        name = model_name(Path(self.o.model))
         pairs = zip(baseline, outputs, strict=True)
         made = [Instruction(base.instruction, output, name, base.dataset) for base, output in pairs]
         write_alpaca_eval(self.o.out / "alpaca_eval_outputs.json", made)
         asked, s = self._judge_responder(), self.subject
-        own = LikelihoodJudge(s.model, s.tokenizer.encode, s.first_id, s.context_length)
+        own = LikelihoodJudge(s.model, s.text.encode, s.first_id, s.context_length)
         return suites.pairwise_suite(own if asked is None else ModelJudge(asked), baseline, outputs)
 
     def _safety(self, advance: suites.Advance) -> SuiteResult:

@@ -28,8 +28,8 @@ class Evaluate:
     them generated.
     """
 
-    model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
-    """run directory of `cs336 train`, or a folder with model.pt and model_config.json"""
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """run directory, Hugging Face folder, or a name on its hub"""
     tasks: tuple[str, ...] = ()
     """generated tests: word-problems, arithmetic, sorting, countdown, story-cloze, story-core, story-instructions"""
     gsm8k: File = None
@@ -54,7 +54,7 @@ class Evaluate:
     """simple_safety_tests.csv"""
     text: File = None
     """UTF-8 text for perplexity and bits per byte"""
-    judge: Folder = None
+    judge: Annotated[str | None, tyro.conf.arg(metavar="MODEL")] = None
     """model that judges AlpacaEval and safety; without it, answers are compared by the model's own likelihood"""
     style: str = "auto"
     """how questions are put: plain, chat, a prompt's name such as r1_zero, or a file; auto is chat where it can be"""
@@ -110,7 +110,7 @@ def evaluate(argv: list[str]) -> None:
         found = {result.name: compare_with(o.compare, result) for result in results}
         comparisons = {name: comparison for name, comparison in found.items() if comparison is not None}
     compared = model_name(o.compare) if o.compare else ""
-    report = evaluation_report(model_name(o.model), results, comparisons, compared)
+    report = evaluation_report(model_name(Path(o.model)), results, comparisons, compared)
     page, _ = write_report(report, o.out)
     summary = {result.name: result.summary() for result in results}
     write_json(o.out / "results.json", {"tests": summary, "environment": describe_environment()})

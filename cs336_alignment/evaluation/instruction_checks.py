@@ -63,7 +63,8 @@ def is_in_language(response: str, *, language: str) -> bool:
 
 def number_of_sentences(response: str, *, num_sentences: int, relation: str) -> bool:
     """So many sentences."""
-    return _compare(len(re.findall(r"[^.!?\s][^.!?]*(?:[.!?]+(?=[\s\"')\]]|$)|$)", response)), relation, num_sentences)
+    sentences = re.split(r"(?<=[.!?])[\"')\]]*\s+", response.strip())
+    return _compare(len(sentences), relation, num_sentences)
 
 
 def number_of_words(response: str, *, num_words: int, relation: str) -> bool:

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from cs336_basics.nn_utils import log_softmax
 
+MAX_LOGITS = 1 << 28  # numbers in one pass: 1 GB in float32
+
 
 @dataclass(frozen=True)
 class ScoredRow:
@@ -49,7 +51,7 @@ def score_rows(
         model: left in the mode it was in.
         rows: (ids, start) each: the continuation is ids[start:], and ids[:start] is not empty.
         context_length: tokens the model can read.
-        batch_size: rows per forward pass.
+        batch_size: rows per forward pass at most; fewer where their logits would fill the memory.
         progress: called with the number of rows after each pass.
 
     Returns:
@@ -68,13 +70,20 @@ def score_rows(
     model.eval()
     order = sorted(range(len(rows)), key=lambda number: -len(rows[number][0]))  # the largest pass first: fails early
     found: dict[int, ScoredRow] = {}
-    for first in range(0, len(order), batch_size):
-        batch = order[first : first + batch_size]
+    while len(found) < len(rows):
+        width = min(len(rows[order[len(found)]][0]), context_length)
+        size = min(batch_size, max(1, MAX_LOGITS // (width * _vocab_size(model))))
+        batch = order[len(found) : len(found) + size]
         found |= zip(batch, _score_batch(model, [rows[n] for n in batch], context_length), strict=True)
         if progress:
             progress(len(batch))
     model.train(training)
     return [found[number] for number in range(len(rows))]
+
+
+def _vocab_size(model: nn.Module) -> int:
+    """Logits per token; 1 where the model does not say."""
+    return int(getattr(getattr(model, "config", None), "vocab_size", 1))
 
 
 def _score_batch(model: nn.Module, rows: Sequence[tuple[Sequence[int], int]], context_length: int) -> list[ScoredRow]:

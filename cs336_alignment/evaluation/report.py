@@ -41,7 +41,7 @@ def evaluation_report(
         compared: name of the earlier evaluation.
     """
     report = Report(f"Evaluation of {model}")
-    figures = [KeyFigure(f"{r.name}: {r.measure}", shown(r.headline)) for r in results]
+    figures = [_key_figure(result) for result in results]
     report.add(KeyFigures(figures), Paragraph(_INTERVALS))
     shares = [r for r in results if isinstance(r.headline, Estimate)]
     if shares:
@@ -51,6 +51,14 @@ def evaluation_report(
     for result in results:
         report.add(_section(result))
     return report
+
+
+def _key_figure(result: SuiteResult) -> KeyFigure:
+    """The headline, its interval in the label."""
+    value, label = result.headline, f"{result.name}: {result.measure}"
+    if not isinstance(value, Estimate):
+        return KeyFigure(label, shown(value))
+    return KeyFigure(f"{label}, {value.low:.1%} to {value.high:.1%}", f"{value.value:.1%}")
 
 
 def shown(value: Estimate | float | str | None) -> str:

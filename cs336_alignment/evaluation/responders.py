@@ -1,34 +1,33 @@
 """Models as writers of answers: what stands between a question and the tokens a model sees.
 
     plain    the question as it is, after solved examples if wanted
-    chat     a conversation in the chat format, solved examples as earlier turns (`chat_format.py`)
+    chat     a conversation in the chat format, solved examples as earlier turns, with the calculator (`chat/`)
     NAME     a prompt of the handout or a file with {question} or {instruction} in it (`prompts/`)
 
-A prompt longer than the model's context loses tokens at its beginning; `truncated` counts such prompts. A response ends
-at a stop token, a stop text, max_tokens or the end of the context.
+A prompt longer than the model's context loses tokens at its beginning (a chat gives no answer); `truncated` counts
+them. A response ends at a stop token, a stop text, max_tokens or the end of the context.
 
-Left out: Hugging Face models, for which `sampler_respond` wraps a Sampler. Read next: `suites.py`.
+Read next: `suites.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from cs336_alignment.chat_format import ChatFormat
+from cs336_alignment.chat.replies import ChatModel, Token
+from cs336_alignment.chat.styles import Pose, template_pose
 from cs336_alignment.evaluation.generation import Respond
-from cs336_alignment.prompts import fill_prompt, load_prompt, placeholders
+from cs336_alignment.huggingface_sampler import HuggingFaceSampler
 from cs336_alignment.task import Example
-from cs336_basics.corpora.corpus_files import END_OF_TEXT
+from cs336_alignment.text_tokenizer import TextTokenizer
+from cs336_basics.model import TransformerLM
+from cs336_basics.tokenization.chat_tokens import has_chat_tokens
 from cs336_systems.inference.engine import Engine
 from cs336_systems.inference.sampling import SamplingParams
 
-if TYPE_CHECKING:
-    from cs336_alignment.rollouts import Sampler
-    from cs336_basics.tokenization.tokenizer import Tokenizer
-
-Pose = Callable[[str], str]
 STOPS = {"r1_zero": "</answer>", "r1_zero_three_shot_gsm8k": "</answer>", "zero_shot_system_prompt": "# Query:"}
 
 
@@ -46,6 +45,7 @@ class EngineResponder:
     encode: Callable[[str], list[int]]
     params: SamplingParams
     truncated: int = field(default=0, init=False)
+    """prompts of which the beginning was cut off"""
 
     def __call__(self, prompts: Sequence[str]) -> list[list[str]]:
         """params.n texts for each prompt."""
@@ -58,68 +58,103 @@ class EngineResponder:
         return [texts[first : first + self.params.n] for first in range(0, len(texts), self.params.n)]
 
 
-def sampler_respond(sampler: Sampler, params: SamplingParams) -> Respond:
-    """Any Sampler as a Respond, such as one for a Hugging Face model."""
-    return lambda prompts: [[rollout.text for rollout in group] for group in sampler.generate(prompts, params)]
-
-
 def plain_pose(shots: Sequence[Example] = ()) -> Pose:
     """The question after solved examples."""
     head = "".join(f"{shot.prompt}{shot.response}\n\n" for shot in shots)
     return lambda prompt: head + prompt
 
 
-def template_pose(name: str) -> Pose:
-    """A prompt of `prompts/`, or a file, filled with the question.
-
-    Raises:
-        FileNotFoundError: no such prompt.
-        ValueError: placeholders other than {question} or {instruction}, and {response}, which stays empty.
-    """
-    template = load_prompt(name)
-    names = placeholders(template)
-    if len(names & {"question", "instruction"}) != 1 or names - {"question", "instruction", "response"}:
-        raise ValueError(
-            f"the prompt {name} must have {{question}} or {{instruction}}, and perhaps {{response}}; it has the "
-            f"placeholders {sorted(names)}"
-        )
-
-    def pose(prompt: str) -> str:
-        values = {key: "" if key == "response" else prompt.strip() for key in names}
-        return fill_prompt(template, **values)
-
-    return pose
-
-
-def chat_encode(chat: ChatFormat, shots: Sequence[Example] = ()) -> Callable[[str], list[int]]:
-    """Questions as conversations."""
-    turns = [
+def shot_turns(shots: Sequence[Example]) -> list[dict[str, str]]:
+    """Solved examples as earlier turns of a conversation."""
+    return [
         {"role": role, "content": text.strip()}
         for shot in shots
         for role, text in (("user", shot.prompt), ("assistant", shot.response))
     ]
-    return lambda prompt: chat.render_for_completion(
-        {"messages": [*turns, {"role": "user", "content": prompt.strip()}]}
-    )
+
+
+@dataclass
+class ChatResponder:
+    """Answers of a chat model, each in a conversation of its own, tool calls included; many at the same time."""
+
+    chat: ChatModel
+    params: SamplingParams
+    shots: Sequence[Example] = ()
+    truncated: int = field(default=0, init=False)
+    """questions that did not fit the context; they get an empty answer"""
+
+    def __call__(self, prompts: Sequence[str]) -> list[list[str]]:
+        """params.n texts for each prompt: what the model said, without its tool calls."""
+        n = self.params.n
+        with ThreadPoolExecutor(self.chat.engine.engine.max_batch) as pool:
+            jobs = [
+                (prompt, self.params.seed + number)
+                for number, prompt in enumerate(p for p in prompts for _ in range(n))
+            ]
+            texts = list(pool.map(lambda job: self._answer(*job), jobs))
+        return [texts[first : first + n] for first in range(0, len(texts), n)]
+
+    def _answer(self, prompt: str, seed: int) -> str:
+        messages = [*shot_turns(self.shots), {"role": "user", "content": prompt.strip()}]
+        try:
+            events = self.chat.reply(messages, replace(self.params, seed=seed, n=1))
+        except ValueError:  # the only thing that can be wrong with these messages is their length
+            self.truncated += 1
+            return ""
+        return "".join(event.piece for event in events if isinstance(event, Token) and event.kind == "text")
+
+
+def huggingface_chat_pose(tokenizer: Any, shots: Sequence[Example] = ()) -> Pose:
+    """Questions in the chat template of a Hugging Face tokenizer.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if getattr(tokenizer, "chat_template", None) is None:
+        raise ValueError("the tokenizer has no chat template; choose the style plain or a prompt")
+
+    def pose(prompt: str) -> str:
+        messages = [*shot_turns(shots), {"role": "user", "content": prompt.strip()}]
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+    return pose
+
+
+def auto_style(text: TextTokenizer) -> str:
+    """chat where the tokenizer knows how, else plain."""
+    if text.is_huggingface:
+        return "chat" if getattr(text.tokenizer, "chat_template", None) else "plain"
+    return "chat" if has_chat_tokens(text.tokenizer) else "plain"
+
+
+def first_token(text: TextTokenizer) -> int:
+    """What stands before a text that is scored: BOS where there is one, else the end-of-text token."""
+    if text.is_huggingface:
+        bos = getattr(text.tokenizer, "bos_token_id", None)
+        return text.eos_id if bos is None else int(bos)
+    return text.tokenizer.special_id("<|bos|>") if has_chat_tokens(text.tokenizer) else text.eos_id
 
 
 def make_responder(
-    engine: Engine,
-    tokenizer: Tokenizer,
+    model: Any,
+    text: TextTokenizer,
     *,
     style: str,
+    max_batch: int = 64,
     shots: Sequence[Example] = (),
     max_tokens: int,
     samples: int = 1,
     temperature: float = 0.0,
     seed: int = 0,
     stop: tuple[str, ...] = (),
-) -> EngineResponder:
+) -> Respond | ChatResponder:
     """A responder in one of the styles.
 
     Args:
-        engine: with this tokenizer.
+        model: ours (through the inference engine) or one of Hugging Face (through its `generate`).
+        text: its tokenizer.
         style: plain, chat, or the name or file of a prompt.
+        max_batch: answers written at the same time.
         shots: solved examples; a prompt of its own has none.
         max_tokens, samples, temperature, seed: of the responses.
         stop: texts that end a response, beside those that belong to the style.
@@ -127,23 +162,23 @@ def make_responder(
     Raises:
         ValueError: style chat without chat tokens, shots for a prompt, see `template_pose`.
     """
-    end = () if END_OF_TEXT not in tokenizer.special_tokens else (tokenizer.special_id(END_OF_TEXT),)
+    if style not in ("plain", "chat") and shots:
+        raise ValueError(f"solved examples go with the styles plain and chat; got {len(shots)} with {style!r}")
+    own = isinstance(model, TransformerLM)
+    if style == "chat" and own:
+        params = SamplingParams(max_tokens=max_tokens, n=samples, temperature=temperature, seed=seed)
+        return ChatResponder(ChatModel(model, text.tokenizer, style="chat", max_batch=max_batch), params, shots)
     if style == "chat":
-        chat = ChatFormat(tokenizer)
-        encode, end = chat_encode(chat, shots), (*end, *chat.stop_ids)
+        pose = huggingface_chat_pose(text.tokenizer, shots)
     else:
-        if style != "plain" and shots:
-            raise ValueError(f"solved examples go with the styles plain and chat; got {len(shots)} with {style!r}")
         pose = plain_pose(shots) if style == "plain" else template_pose(style)
-        stop = (*stop, STOPS[style]) if style in STOPS else stop
-        if style == "plain" and shots:
-            stop = (*stop, "\n\n")
-
-        def encode(prompt: str) -> list[int]:
-            return tokenizer.encode(pose(prompt)) or list(end[:1])
-
+    ends = STOPS.get(style, "\n\n" if shots and style == "plain" else None)
     params = SamplingParams(
-        max_tokens=max_tokens, n=samples, temperature=temperature, seed=seed, stop=stop, stop_ids=end,
-        include_stop=STOPS.get(style) == "</answer>",
+        max_tokens=max_tokens, n=samples, temperature=temperature, seed=seed, stop_ids=(text.eos_id,),
+        stop=(*stop, *([ends] if ends else [])), include_stop=ends == "</answer>",
     )  # fmt: skip
-    return EngineResponder(engine, encode, params)
+    if not own:
+        sampler = HuggingFaceSampler(model, text, rows=max_batch)
+        return lambda prompts: [[r.text for r in group] for group in sampler.generate([*map(pose, prompts)], params)]
+    engine = Engine(model, text.tokenizer, max_batch=max_batch)
+    return EngineResponder(engine, lambda prompt: text.encode(pose(prompt)) or [text.eos_id], params)

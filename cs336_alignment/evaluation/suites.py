@@ -12,12 +12,13 @@ Read next: `cli.py`.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+from torch import nn
 
 from cs336_alignment.answer_parsing import parse_gsm8k_response, parse_mmlu_response
 from cs336_alignment.evaluation import core_metric as core
@@ -28,6 +29,7 @@ from cs336_alignment.evaluation.generation import (
     share,
 )
 from cs336_alignment.evaluation.instruction_following import InstructionPrompt, summarise_following
+from cs336_alignment.evaluation.likelihood import score_rows
 from cs336_alignment.evaluation.multiple_choice import (
     NORMALIZATIONS,
     Normalization,
@@ -37,15 +39,14 @@ from cs336_alignment.evaluation.multiple_choice import (
 from cs336_alignment.evaluation.pairwise import Judge, judge_pairs, summarise_judgements
 from cs336_alignment.evaluation.results import SuiteResult, by_group
 from cs336_alignment.prompts import fill_prompt, load_prompt
+from cs336_alignment.sft import context_length_of
 from cs336_alignment.task import Example
 from cs336_alignment.tasks.choice_question import ChoiceQuestion
 from cs336_alignment.tasks.final_answer import same_number
 from cs336_alignment.tasks.instruction_sets import Instruction, is_safe
 from cs336_alignment.tasks.mmlu import LETTERS
+from cs336_alignment.text_tokenizer import TextTokenizer
 from cs336_basics.corpora.stories import cloze_questions
-from cs336_basics.evaluation import evaluate_windows
-from cs336_basics.model import TransformerLM
-from cs336_basics.tokenization.tokenizer import Tokenizer
 
 Advance = Callable[[int], None]
 
@@ -54,8 +55,10 @@ Advance = Callable[[int], None]
 class Subject:
     """A model under test with what belongs to it."""
 
-    model: TransformerLM
-    tokenizer: Tokenizer
+    model: nn.Module
+    """ours or one of Hugging Face"""
+    text: TextTokenizer
+    """its tokenizer"""
     first_id: int
     """end-of-text or BOS: what stands before every text that is scored"""
     batch_size: int = 16
@@ -63,7 +66,7 @@ class Subject:
     @property
     def context_length(self) -> int:
         """Tokens that the model can read."""
-        return self.model.config.context_length
+        return context_length_of(self.model) or 2048
 
 
 def task_suite(
@@ -85,6 +88,7 @@ def task_suite(
             same_number(parse_gsm8k_response(text) or "", item.example.answer)
             for item in answered for text in item.responses
         ]),
+        "prompts too long for the context": float(getattr(respond, "truncated", 0)),
         "mean characters": sum(len(text) for item in answered for text in item.responses) / (samples * len(answered)),
         **{f"pass@{k}": rate for k, rate in rates.items() if k > 1},
     }  # fmt: skip
@@ -108,7 +112,7 @@ def choice_suite(
 ) -> SuiteResult:
     """Multiple choice by likelihood; the headline uses one normalisation, the others are given too."""
     outcomes = evaluate_choices(
-        subject.model, subject.tokenizer.encode, questions, first_id=subject.first_id, shots=shots,
+        subject.model, subject.text.encode, questions, first_id=subject.first_id, shots=shots,
         context_length=subject.context_length, batch_size=subject.batch_size, progress=advance,
     )  # fmt: skip
     right = [outcome.right(normalization) for outcome in outcomes]
@@ -194,7 +198,7 @@ def core_suite(name: str, subject: Subject, tests: Sequence[core.CoreTest], *, a
     records, groups, accuracies = [], {}, {}
     for test in tests:
         right = core.evaluate_core_test(
-            subject.model, subject.tokenizer.encode, test, first_id=subject.first_id,
+            subject.model, subject.text.encode, test, first_id=subject.first_id,
             context_length=subject.context_length, batch_size=subject.batch_size, progress=advance,
         )  # fmt: skip
         groups[test.label] = share(right)
@@ -270,13 +274,17 @@ def safety_suite(prompts: Sequence[Instruction], outputs: Sequence[str], ask_jud
 
 
 def text_suite(subject: Subject, path: Path, *, advance: Advance) -> SuiteResult:
-    """Perplexity and bits per byte of a text, cut into windows."""
-    with open(path, encoding="utf-8", newline="") as file:
-        tokens = np.fromiter(subject.tokenizer.encode_iterable(file), dtype=np.int64)
-    found = evaluate_windows(
-        subject.model, tokens, subject.context_length, batch_size=subject.batch_size,
-        device=next(subject.model.parameters()).device, token_bytes=subject.tokenizer.token_byte_lengths(),
+    """Perplexity and bits per byte of a text: BOS or end-of-text first, then cut into windows of the whole context."""
+    text = path.read_text(encoding="utf-8")
+    ids, size = [subject.first_id, *subject.text.encode(text)], subject.context_length
+    if len(ids) < 2:
+        raise ValueError(f"{path} is empty")
+    rows = [(ids[at : at + size + 1], 1) for at in range(0, len(ids) - 1, size)]
+    scores = score_rows(
+        subject.model, rows, context_length=size, batch_size=subject.batch_size, progress=advance
     )  # fmt: skip
-    advance(1)
-    further: dict = {"perplexity": found.perplexity, "nats per token": found.loss, "tokens": float(found.tokens)}
-    return SuiteResult("text", "bits per byte", found.bits_per_byte, [], [{"question": path.name}], None, further)
+    nats, tokens = sum(score.nats for score in scores), len(ids) - 1
+    further: dict = {"perplexity": math.exp(min(700.0, nats / tokens)), "nats per token": nats / tokens}
+    further |= {"tokens": float(tokens), "bytes": float(len(text.encode()))}
+    value = nats / (math.log(2) * len(text.encode()))
+    return SuiteResult("text", "bits per byte", value, [], [{"question": path.name}], None, further)

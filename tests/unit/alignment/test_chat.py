@@ -125,6 +125,9 @@ def test_old_turns_leave_when_the_context_is_full():
     expected += "<|assistant_end|><|user_start|>d<|user_end|><|assistant_start|>"
     assert style.tokenizer.decode(prompt.ids) == expected
     assert prompt.note == "the first 4 messages are outside the model's context"
+    system = {"role": "system", "content": "brief"}
+    kept = style.prompt([system, *turns, {"role": "user", "content": "d"}], reserve=10)
+    assert style.tokenizer.decode(kept.ids) == expected.replace("c", "brief\n\nc", 1)
     with pytest.raises(ValueError, match="has 104 tokens; the model has room for 90"):
         style.prompt([{"role": "user", "content": "x" * 100}], reserve=10)
 

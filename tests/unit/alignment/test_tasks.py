@@ -11,7 +11,6 @@ import pytest
 
 from cs336_alignment.task import Task
 from cs336_alignment.tasks.arithmetic import Arithmetic
-from cs336_alignment.tasks.catalogue import TASKS
 from cs336_alignment.tasks.countdown import Countdown, solves
 from cs336_alignment.tasks.final_answer import as_number, final_answer
 from cs336_alignment.tasks.sorting import Sorting
@@ -79,7 +78,7 @@ def essence(name: str, prompt: str) -> tuple:
     return tuple(sorted(numbers))
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", SMALL)
 def test_the_splits_of_all_seeds_are_disjoint(name):
     task = SMALL[name]
     owners: dict[tuple, str] = {}
@@ -91,7 +90,7 @@ def test_the_splits_of_all_seeds_are_disjoint(name):
             assert owners.setdefault(essence(name, prompt), split) == split
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", SMALL)
 def test_a_seed_fixes_the_problems(name):
     task = SMALL[name]
     assert task.examples("test", 3) == task.examples("test", 3)
@@ -179,7 +178,7 @@ def test_countdown_refuses_other_numbers_values_and_junk(wrong):
     assert not solves(wrong, "(7 - 4) * 8 + 2")
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", SMALL)
 def test_the_shown_solution_fits_and_earns_the_reward(name):
     task = SMALL[name]
     for example in task.examples("test", 0):
