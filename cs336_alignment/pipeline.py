@@ -24,7 +24,7 @@ from cs336_alignment.cli import describe_groups
 from cs336_alignment.grpo import GrpoTrainer
 from cs336_alignment.grpo_config import GrpoConfig
 from cs336_alignment.lockstep import LockstepSampler
-from cs336_alignment.preference_training import DpoConfig, DpoTrainer, PreferencePair, sample_pairs
+from cs336_alignment.preference_training import DpoConfig, DpoTrainer, sample_pairs
 from cs336_alignment.rollouts import task_params
 from cs336_alignment.sft import SftConfig, SftTrainer, clone_model
 from cs336_alignment.statistics import compare_paired
@@ -175,5 +175,3 @@ def read_answers(folder: Path) -> dict[str, list[dict[str, float]]]:
 def _paired(first: list[bool], second: list[bool]) -> dict[str, float]:
     comparison = compare_paired(first, second)
     return {"gained": comparison.gained, "lost": comparison.lost, "p_value": comparison.p_value}
-
-

@@ -144,7 +144,9 @@ def _key_figures(results: dict[str, Any], logs: dict[str, list[dict[str, Any]]])
     coin = phases["control"]["interval"][0] <= phases[start]["interval"][1]
     target = (f"95 % interval above {high:.1%}", low > high) if results["targets"] else ()
     figures = [
-        KeyFigure(f"word problems after {TITLES[name]}", f"{_share(results, name):.1%}", *(target if name == "grpo" else ()))
+        KeyFigure(
+            f"word problems after {TITLES[name]}", f"{_share(results, name):.1%}", *(target if name == "grpo" else ())
+        )
         for name in phases
         if name not in ("base", "control")
     ]

@@ -220,9 +220,7 @@ def test_dynamic_sampling_gives_up():
 def test_truncated_responses_can_be_left_out():
     config = tiny_config(mask_truncated=True, prompts_per_step=1, group_size=2)
     trainer = trainer_of(config)
-    groups = collect_groups(
-        Scripted([lambda p, i: "1"]), LastDigit(), trainer.prompts, config, eos_id=0, step=0
-    )
+    groups = collect_groups(Scripted([lambda p, i: "1"]), LastDigit(), trainer.prompts, config, eos_id=0, step=0)
     rollouts = [groups[0].rollouts[0], dataclasses.replace(groups[0].rollouts[1], finish_reason="length")]
     batch = make_batch([dataclasses.replace(groups[0], rollouts=rollouts)], config, trainer.text, trainer.device)
     assert batch.tokens["response_mask"].any(dim=1).tolist() == [True, False]
