@@ -86,7 +86,7 @@ class _Phases:
         self.progress, self.task, self.eos_id = progress, options.task, TextTokenizer(tokenizer).eos_id
         self.sampler = LockstepSampler(model, tokenizer)
         self.questions = self.task.examples("test", options.seed)
-        self.start = "sft"
+        self.start, self.seconds = "sft", dict[str, float]()
 
     def sft(self) -> None:
         """Imitate."""
@@ -123,10 +123,11 @@ class _Phases:
 
     def _run(self, trainer: Any, name: str, config: Any, *, after: str | None = None, **more: Any) -> None:
         before = None if after is None else read_answers(self.folder / after)["after"]
-        run_training(
+        summary = run_training(
             trainer, self.folder / name, kind=name, config=config, tokenizer=self.tokenizer, before=before,
             held_out=HeldOut(self.task, self.questions, self.sampler, self.eos_id), progress=self.progress, **more,
         )  # fmt: skip
+        self.seconds[name] = summary["seconds"]
 
     def results(self) -> dict[str, Any]:
         """Right answers of each phase, the comparisons of the same questions, and some answers."""
@@ -139,6 +140,7 @@ class _Phases:
                 "right": sum(outcomes), "questions": len(outcomes),
                 "interval": wilson_interval(sum(outcomes), len(outcomes)),
                 "format": sum(score["format_reward"] > 0 for score in answers[name]) / len(outcomes),
+                "seconds": self.seconds.get(name, 0.0),
             }
             for name, outcomes in right.items()
         }  # fmt: skip

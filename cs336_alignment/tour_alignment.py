@@ -63,6 +63,13 @@ def _adamw(rate: float, warmup: int) -> OptimizerConfig:
     )
 
 
+def _muon(rate: float, num_steps: int) -> OptimizerConfig:
+    return OptimizerConfig(
+        name="muon", schedule="wsd", max_learning_rate=rate, min_learning_rate=0.0, warmup_steps=20,
+        decay_steps=num_steps // 2, betas=(0.9, 0.98),
+    )  # fmt: skip
+
+
 def _grpo(num_steps: int) -> GrpoConfig:
     return method_config(
         "dr_grpo", num_steps=num_steps, prompts_per_step=16, group_size=8, max_tokens=40, minibatches=2,
@@ -73,10 +80,7 @@ def _grpo(num_steps: int) -> GrpoConfig:
 DEFAULT = AlignmentStageOptions(  # about 3 minutes on two CPU cores
     PipelineOptions(
         task=WordProblems(max_steps=2, largest=20, sizes=SplitSizes(sft=4000, preference=400, rl=2500, test=400)),
-        sft=SftConfig(num_steps=200, batch_size=32, optimizer=OptimizerConfig(
-            name="muon", schedule="wsd", max_learning_rate=3e-3, min_learning_rate=0.0, warmup_steps=10,
-            decay_steps=100, betas=(0.9, 0.98), weight_decay=0.0,
-        )),
+        sft=SftConfig(num_steps=200, batch_size=32, optimizer=_muon(3e-3, 200)),
         dpo=DpoConfig(num_steps=30, batch_size=16, nll_coefficient=0.2, optimizer=_adamw(1e-4, 5)),
         grpo=_grpo(60), pair_problems=200, validation_pairs=30,
     )
@@ -89,6 +93,14 @@ QUICK = AlignmentStageOptions(  # about 20 seconds; too short for the target
     ),
     expect_gain=False,
 )  # fmt: skip
+
+
+SCRATCH = replace(  # for a model of 160,000 weights that has read nothing yet; see benchmarks/bench_alignment.py
+    DEFAULT.pipeline,
+    task=WordProblems(max_steps=3, largest=12, sizes=SplitSizes(sft=6000, preference=400, rl=2500, test=600)),
+    sft=SftConfig(num_steps=300, batch_size=32, optimizer=_muon(5e-3, 300)),
+    grpo=_grpo(60),
+)
 
 
 def alignment_stage(options: AlignmentStageOptions) -> Stage:
