@@ -47,23 +47,9 @@ COMMANDS = {
     "systems memory": ("cs336_systems.cli:memory", "where the memory of a training step goes"),
     "systems roofline": ("cs336_systems.cli:roofline", "this machine's peaks, and the model's operations below them"),
     "systems mixed-precision": ("cs336_systems.cli:mixed_precision", "what half precision loses, and what autocast keeps in float32"),
-    "systems leaderboard-step": ("cs336_systems.cli:leaderboard_step", "check and time the 2026 leaderboard's training step"),
-    "model info": ("cs336_basics.cli:model_info", "count a model's parameters, FLOPs and memory"),
+    "systems generate": ("cs336_systems.inference.cli:generate", "let a trained model continue many prompts at once"),
     "systems inference": ("cs336_systems.inference.cli:inference", "time the inference engine, batch by batch"),
-    "model import": ("cs336_basics.huggingface.cli:model_import", "read a Hugging Face folder (Llama, Qwen2.5)"),
-    "model export": ("cs336_basics.huggingface.cli:model_export", "write a model as a Hugging Face folder"),
-    "alignment sft": ("cs336_alignment.cli:sft", "imitate worked solutions"),
-    "alignment dpo": ("cs336_alignment.cli:dpo", "train on pairs of a better and a worse response"),
-    "alignment grpo": ("cs336_alignment.cli:grpo", "reinforcement learning with verifiable rewards: GRPO and its relatives"),
-    "alignment ppo": ("cs336_alignment.cli:ppo", "reinforcement learning with a value function"),
-    "alignment expert-iteration": ("cs336_alignment.cli:expert_iteration", "sample, keep what is right, imitate it, repeat"),
-    "alignment reward-model": ("cs336_alignment.cli:reward_model", "learn a score from preference pairs"),
-    "alignment evaluate": ("cs336_alignment.evaluation.cli:evaluate", "word problems, GSM8K, MMLU, CORE, IFEval ... with intervals"),
-    "alignment chat-sft": ("cs336_alignment.chat.training:chat_sft", "teach a model to chat, with or without the calculator"),
-    "chat": ("cs336_alignment.chat.cli:chat", "talk with a model in the terminal, or on a page in the browser"),
-}
-RESUMABLE = {"tour", "train", "data get", "basics ablate", "basics objectives"}
-RESUMABLE |= {name for name in COMMANDS if name.startswith("alignment ")}
+    "systems leaderboard-step": ("cs336_systems.cli:leaderboard_step", "check and time the 2026 leaderboard's training step"),
     "systems collectives": ("cs336_systems.parallel.collectives_cli:collectives", "time all-reduce and other collectives"),
     "systems ring": ("cs336_systems.parallel.collectives_cli:ring", "draw a ring all-reduce step by step"),
     "systems pipeline": ("cs336_systems.parallel.collectives_cli:pipeline", "draw a pipeline schedule and its bubble"),
@@ -77,8 +63,18 @@ RESUMABLE |= {name for name in COMMANDS if name.startswith("alignment ")}
     "scaling serve": ("cs336_scaling.service.cli:serve", "the training service of assignment 3, all editions"),
     "scaling client": ("cs336_scaling.service.cli:client", "submit runs to a training service and read their results"),
     "scaling admin": ("cs336_scaling.service.cli:admin", "seed learners, make keys, export grades, queue again"),
+    "alignment sft": ("cs336_alignment.cli:sft", "imitate worked solutions"),
+    "alignment dpo": ("cs336_alignment.cli:dpo", "train on pairs of a better and a worse response"),
+    "alignment grpo": ("cs336_alignment.cli:grpo", "reinforcement learning with verifiable rewards: GRPO and its relatives"),
+    "alignment ppo": ("cs336_alignment.cli:ppo", "reinforcement learning with a value function"),
+    "alignment expert-iteration": ("cs336_alignment.cli:expert_iteration", "sample, keep what is right, imitate it, repeat"),
+    "alignment reward-model": ("cs336_alignment.cli:reward_model", "learn a score from preference pairs"),
+    "alignment evaluate": ("cs336_alignment.evaluation.cli:evaluate", "word problems, GSM8K, MMLU, CORE, IFEval ... with intervals"),
+    "alignment chat-sft": ("cs336_alignment.chat.training:chat_sft", "teach a model to chat, with or without the calculator"),
+    "chat": ("cs336_alignment.chat.cli:chat", "talk with a model in the terminal, or on a page in the browser"),
 }
 RESUMABLE = {"tour", "train", "data get", "basics ablate", "basics objectives", "scaling sweep", "scaling solve"}
+RESUMABLE |= {name for name in COMMANDS if name.startswith("alignment ")}
 # fmt: on
 GROUPS = sorted({" ".join(name.split()[:n]) for name in COMMANDS for n in range(1, len(name.split()))})
 
