@@ -152,7 +152,9 @@ def update_seconds(trainer: GrpoTrainer, repeats: int) -> tuple[list[float], lis
     optimizer = torch.optim.AdamW(plain.parameters(), lr=RATE, weight_decay=0.0)
     found: tuple[list[float], list[float]] = ([], [])
     for repeat in range(repeats + 1):
-        for place, update in enumerate((lambda: trainer.train_on(batch), lambda: plain_update(plain, optimizer, batch))):
+        for place, update in enumerate(
+            (lambda: trainer.train_on(batch), lambda: plain_update(plain, optimizer, batch))
+        ):
             started = time.perf_counter()
             update()
             if repeat:

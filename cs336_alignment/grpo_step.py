@@ -83,32 +83,36 @@ def grpo_train_step(
     )
     device = next(model.parameters()).device
     batch = tokenize_prompt_and_output(repeated_prompts, rollout_responses, tokenizer)
-    batch = {name: tensor.to(device) for name, tensor in batch.items()}
-    old = None if old_log_probs is None else crop_log_probs(old_log_probs, batch["input_ids"].shape).to(device)
-    size = microbatch_size(len(raw), gradient_accumulation_steps)
+    batch = {name: tensor.to(device) for name, tensor in batch.items()} | {"advantages": advantages.to(device)}
+    if old_log_probs is not None:
+        batch["old_log_probs"] = crop_log_probs(old_log_probs, batch["input_ids"].shape).to(device)
     total, report = torch.zeros((), device=device), TokenReport()
-    kept = advantages.nonzero().flatten().to(device)
-    for rows in kept.split(size) if len(kept) else ():
-        part = take_rows(batch, rows)
-        width = part["input_ids"].shape[1]
-        scores = get_response_log_probs(model, part["input_ids"], part["labels"], return_token_entropy=True)
-        losses, details = compute_policy_gradient_loss(
-            advantages.to(device)[rows], scores["log_probs"], importance_reweighting_method,
-            None if old is None else old[rows, :width], cliprange, part["response_mask"],
-        )  # fmt: skip
-        loss = aggregate_loss_across_microbatch(
-            losses, part["response_mask"], loss_normalization, normalization_constant
-        )
+    kept = batch["advantages"].nonzero().flatten()
+    for rows in kept.split(microbatch_size(len(raw), gradient_accumulation_steps)) if len(kept) else ():
+        losses, mask = _token_losses(model, take_rows(batch, rows), importance_reweighting_method, cliprange, report)
+        loss = aggregate_loss_across_microbatch(losses, mask, loss_normalization, normalization_constant)
         if loss_normalization == "sequence":
             loss = loss * len(rows) / len(raw)
         loss.backward()
         total += loss.detach()
-        report.add(part["response_mask"], {"token_entropy": scores["token_entropy"], **details})
     metadata |= statistics | report.means() | {"pass_at_group": _solved_groups(raw, group_size)}
     if len(kept):
         metadata["grad_norm"] = update(model, optimizer, max_grad_norm)
     optimizer.zero_grad(set_to_none=True)
     return total, metadata
+
+
+def _token_losses(
+    model: nn.Module, part: dict[str, Tensor], method: ImportanceMethod, cliprange: float | None, report: TokenReport
+) -> tuple[Tensor, Tensor]:
+    """Loss of each token of a microbatch and its mask; what there is to log goes to `report`."""
+    mask = part["response_mask"]
+    scores = get_response_log_probs(model, part["input_ids"], part["labels"], return_token_entropy=True)
+    losses, details = compute_policy_gradient_loss(
+        part["advantages"], scores["log_probs"], method, part.get("old_log_probs"), cliprange, mask
+    )
+    report.add(mask, {"token_entropy": scores["token_entropy"], **details})
+    return losses, mask
 
 
 def microbatch_size(rows: int, gradient_accumulation_steps: int) -> int:
@@ -143,7 +147,7 @@ def take_rows(batch: dict[str, Tensor], rows: Int[Tensor, " rows"]) -> dict[str,
     """Some rows of a padded batch, without the columns in which none of them has a token of its response left."""
     used = batch["response_mask"][rows].any(dim=0).nonzero()
     width = int(used[-1]) + 1 if len(used) else 1
-    return {name: tensor[rows, :width] for name, tensor in batch.items()}
+    return {name: tensor[rows, :width] if tensor.dim() > 1 else tensor[rows] for name, tensor in batch.items()}
 
 
 def update(model: nn.Module, optimizer: torch.optim.Optimizer, max_grad_norm: float | None) -> float:

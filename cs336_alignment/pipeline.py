@@ -24,7 +24,7 @@ from cs336_alignment.cli import describe_groups
 from cs336_alignment.grpo import GrpoTrainer
 from cs336_alignment.grpo_config import GrpoConfig
 from cs336_alignment.lockstep import LockstepSampler
-from cs336_alignment.preference_training import DpoConfig, DpoTrainer, PreferencePair, sample_pairs
+from cs336_alignment.preference_training import DpoConfig, DpoTrainer, sample_pairs
 from cs336_alignment.rollouts import task_params
 from cs336_alignment.sft import SftConfig, SftTrainer, clone_model
 from cs336_alignment.statistics import compare_paired
@@ -35,8 +35,6 @@ from cs336_alignment.training_run import HeldOut, run_training
 from cs336_basics.model import TransformerLM
 from cs336_basics.runs.atomic import write_json
 from cs336_basics.runs.intervals import wilson_interval
-
-PHASES = ("sft", "dpo", "grpo", "control")
 
 
 @dataclass(frozen=True)
@@ -67,11 +65,15 @@ def run_pipeline(
     """All phases, or what is left of them, in folders below `folder`; the model ends as the control left it.
 
     Returns:
-        What `results.json` there holds: per phase right answers, questions, format and the run's summary; comparisons.
+        What `results.json` there holds: per phase right answers, questions, interval and format; comparisons with
+        SFT, question by question; some answers before and after.
     """
     phases = _Phases(model, tokenizer, options, folder, progress)
-    summaries = {"sft": phases.sft(), "dpo": phases.dpo(), "grpo": phases.grpo(), "control": phases.control()}
-    results = phases.results(summaries)
+    phases.sft()
+    dpo = phases.dpo()
+    for name in ("grpo", "control"):
+        phases.reinforce(name, random_reward=name == "control")
+    results = phases.results() | {"dpo": dpo}
     write_json(folder / "results.json", results)
     return results
 
@@ -84,75 +86,67 @@ class _Phases:
         self.progress, self.task, self.eos_id = progress, options.task, TextTokenizer(tokenizer).eos_id
         self.sampler = LockstepSampler(model, tokenizer)
         self.questions = self.task.examples("test", options.seed)
+        self.start, self.seconds = "sft", dict[str, float]()
 
-    def sft(self) -> dict[str, Any]:
+    def sft(self) -> None:
         """Imitate."""
         config = replace(self.options.sft, seed=self.options.seed)
         trainer = SftTrainer(self.model, self.tokenizer, self.task.examples("sft", self.options.seed), config)
-        return self._run(trainer, "sft", config)
+        self._run(trainer, "sft", config)
 
-    def dpo(self) -> dict[str, Any]:
-        """Prefer."""
+    def dpo(self) -> str:
+        """Prefer; says how many pairs there were, or that there were too few, and SFT's model goes on."""
         self._load("sft")
-        config = replace(self.options.dpo, seed=self.options.seed)
-        pairs, kept = self._pairs()
-        trainer = DpoTrainer(self.model, clone_model(self.model), self.tokenizer, pairs, config, validation=kept)
-        return self._run(trainer, "dpo", config, after="sft")
-
-    def _pairs(self) -> tuple[list[PreferencePair], list[PreferencePair]]:
-        options = self.options
+        options, config = self.options, replace(self.options.dpo, seed=self.options.seed)
         problems = self.task.examples("preference", options.seed)[: options.pair_problems]
         pairs = sample_pairs(
             self.sampler, self.task, problems, self.eos_id, samples=options.pair_samples, seed=options.seed
         )
+        told = f"{len(pairs)} of {len(problems)} problems had a right and a wrong answer among {options.pair_samples}"
         if len(pairs) <= options.validation_pairs:
-            raise ValueError(
-                f"only {len(pairs)} of {len(problems)} problems have a right and a wrong response among "
-                f"{options.pair_samples}; train SFT longer or sample more"
-            )
-        return pairs[options.validation_pairs :], pairs[: options.validation_pairs]
+            return f"{told}: too few"
+        self.start = "dpo"
+        kept, used = pairs[: options.validation_pairs], pairs[options.validation_pairs :]
+        trainer = DpoTrainer(self.model, clone_model(self.model), self.tokenizer, used, config, validation=kept)
+        self._run(trainer, "dpo", config, after="sft")
+        return told
 
-    def grpo(self) -> dict[str, Any]:
+    def reinforce(self, name: str, *, random_reward: bool) -> None:
         """Practise."""
-        return self._reinforce("grpo", random_reward=False)
-
-    def control(self) -> dict[str, Any]:
-        """Practise for a coin."""
-        return self._reinforce("control", random_reward=True)
-
-    def _reinforce(self, name: str, *, random_reward: bool) -> dict[str, Any]:
-        self._load("dpo")
+        self._load(self.start)
         config = replace(self.options.grpo, seed=self.options.seed, random_reward=random_reward)
         trainer = GrpoTrainer(self.model, self.tokenizer, self.task, config, sampler=self.sampler)
-        return self._run(trainer, name, config, after="dpo", transcripts=lambda: describe_groups(trainer))
+        self._run(trainer, name, config, after=self.start, transcripts=lambda: describe_groups(trainer))
 
     def _load(self, phase: str) -> None:
         self.model.load_state_dict(TransformerLM.from_pretrained(self.folder / phase).state_dict())
 
-    def _run(self, trainer: Any, name: str, config: Any, *, after: str | None = None, **more: Any) -> dict[str, Any]:
+    def _run(self, trainer: Any, name: str, config: Any, *, after: str | None = None, **more: Any) -> None:
         before = None if after is None else read_answers(self.folder / after)["after"]
-        return run_training(
+        summary = run_training(
             trainer, self.folder / name, kind=name, config=config, tokenizer=self.tokenizer, before=before,
             held_out=HeldOut(self.task, self.questions, self.sampler, self.eos_id), progress=self.progress, **more,
         )  # fmt: skip
+        self.seconds[name] = summary["seconds"]
 
-    def results(self, summaries: dict[str, Any]) -> dict[str, Any]:
-        """What there is to report."""
-        answers = {name: read_answers(self.folder / name)["after"] for name in PHASES}
+    def results(self) -> dict[str, Any]:
+        """Right answers of each phase, the comparisons of the same questions, and some answers."""
+        done = ["sft", *(["dpo"] if self.start == "dpo" else []), "grpo", "control"]
+        answers = {name: read_answers(self.folder / name)["after"] for name in done}
         answers = {"base": read_answers(self.folder / "sft")["before"], **answers}
         right = {name: [score["answer_reward"] > 0 for score in scores] for name, scores in answers.items()}
         phases = {
             name: {
-                "right": sum(outcomes), "questions": len(outcomes), "interval": wilson_interval(sum(outcomes), len(outcomes)),
+                "right": sum(outcomes), "questions": len(outcomes),
+                "interval": wilson_interval(sum(outcomes), len(outcomes)),
                 "format": sum(score["format_reward"] > 0 for score in answers[name]) / len(outcomes),
+                "seconds": self.seconds.get(name, 0.0),
             }
             for name, outcomes in right.items()
         }  # fmt: skip
-        return {
-            "phases": phases, "summaries": summaries, "example": self._transcripts(),
-            "paired": {f"{b} against {a}": _paired(right[a], right[b])
-                       for a, b in (("sft", "dpo"), ("sft", "grpo"), ("dpo", "control"), ("control", "grpo"))},
-        }  # fmt: skip
+        pairs = {("grpo", "sft"), ("control", self.start), (self.start, "sft")} - {("sft", "sft")}
+        paired = {f"{b} against {a}": _paired(right[a], right[b]) for b, a in sorted(pairs)}
+        return {"phases": phases, "paired": paired, "example": self._transcripts()}
 
     def _transcripts(self, count: int = 4) -> list[dict[str, str]]:
         """The same problems answered by SFT and by GRPO: first those that SFT got wrong."""
@@ -183,5 +177,3 @@ def read_answers(folder: Path) -> dict[str, list[dict[str, float]]]:
 def _paired(first: list[bool], second: list[bool]) -> dict[str, float]:
     comparison = compare_paired(first, second)
     return {"gained": comparison.gained, "lost": comparison.lost, "p_value": comparison.p_value}
-
-

@@ -19,7 +19,8 @@ def load_policy(name: str, tokenizer: Path | None = None, *, device: str = "auto
     Args:
         name: a run directory of `cs336 train` or of a verb of this package, a folder of transformers, or a hub name.
         tokenizer: folder of a tokenizer of ours; by default the one that the run names.
-        device: as everywhere; a Hugging Face model on a GPU is loaded in bfloat16.
+        device: as everywhere. A Hugging Face model on a GPU computes in bfloat16 (autocast) and keeps its weights in
+            float32: in bfloat16 an update of 1e-5 would be rounded away.
 
     Raises:
         FileNotFoundError: a path without a model.
@@ -41,6 +42,7 @@ def load_policy(name: str, tokenizer: Path | None = None, *, device: str = "auto
             f"{name} is a Hugging Face model, which needs transformers; pip install transformers", name="transformers"
         ) from error
     where = choose_device(device)
-    dtype = torch.bfloat16 if where.type == "cuda" else torch.float32
-    model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
-    return model.to(where).eval(), AutoTokenizer.from_pretrained(name)
+    model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32).to(where).eval()
+    if where.type == "cuda":
+        model.forward = torch.autocast("cuda", dtype=torch.bfloat16)(model.forward)
+    return model, AutoTokenizer.from_pretrained(name)

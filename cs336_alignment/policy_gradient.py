@@ -147,9 +147,10 @@ def compute_policy_gradient_loss(
         ratio = importance_ratio(policy_log_probs, old)
         weight = ratio.detach().clamp(max=1 + high)
         return -weight * advantages * policy_log_probs, _clip_report(ratio, ratio > 1 + high)
-    ratio = importance_ratio(policy_log_probs, old)
     if method == "gspo":
         ratio = sequence_ratio(policy_log_probs, old, response_mask)
+    else:
+        ratio = importance_ratio(policy_log_probs, old)
     loss, clipped = clipped_surrogate_loss(ratio, advantages, clip_low=low, clip_high=high, ratio_cap=ratio_cap)
     report = _clip_report(ratio, clipped)
     return loss.expand_as(policy_log_probs), {k: v.expand_as(policy_log_probs) for k, v in report.items()}

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from cs336_alignment.grpo_config import GrpoConfig, method_config
-from cs336_alignment.pipeline import PHASES, PipelineOptions, run_pipeline
+from cs336_alignment.pipeline import PipelineOptions, run_pipeline
 from cs336_alignment.preference_training import DpoConfig
 from cs336_alignment.sft import SftConfig
 from cs336_alignment.tasks.splits import SplitSizes
 from cs336_alignment.tasks.word_problems import WordProblems
 from cs336_basics.model import TransformerLM
+from cs336_basics.runs.atomic import write_json
 from cs336_basics.runs.directory import RunDirectory
 from cs336_basics.runs.machine import choose_device
 from cs336_basics.runs.plots import plot_bars, plot_overlaid_curves
@@ -62,6 +63,13 @@ def _adamw(rate: float, warmup: int) -> OptimizerConfig:
     )
 
 
+def _muon(rate: float, num_steps: int) -> OptimizerConfig:
+    return OptimizerConfig(
+        name="muon", schedule="wsd", max_learning_rate=rate, min_learning_rate=0.0, warmup_steps=20,
+        decay_steps=num_steps // 2, betas=(0.9, 0.98),
+    )  # fmt: skip
+
+
 def _grpo(num_steps: int) -> GrpoConfig:
     return method_config(
         "dr_grpo", num_steps=num_steps, prompts_per_step=16, group_size=8, max_tokens=40, minibatches=2,
@@ -72,10 +80,7 @@ def _grpo(num_steps: int) -> GrpoConfig:
 DEFAULT = AlignmentStageOptions(  # about 3 minutes on two CPU cores
     PipelineOptions(
         task=WordProblems(max_steps=2, largest=20, sizes=SplitSizes(sft=4000, preference=400, rl=2500, test=400)),
-        sft=SftConfig(num_steps=200, batch_size=32, optimizer=OptimizerConfig(
-            name="muon", schedule="wsd", max_learning_rate=3e-3, min_learning_rate=0.0, warmup_steps=10,
-            decay_steps=100, betas=(0.9, 0.98), weight_decay=0.0,
-        )),
+        sft=SftConfig(num_steps=200, batch_size=32, optimizer=_muon(3e-3, 200), checkpoint_every=50),
         dpo=DpoConfig(num_steps=30, batch_size=16, nll_coefficient=0.2, optimizer=_adamw(1e-4, 5)),
         grpo=_grpo(60), pair_problems=200, validation_pairs=30,
     )
@@ -90,11 +95,19 @@ QUICK = AlignmentStageOptions(  # about 20 seconds; too short for the target
 )  # fmt: skip
 
 
+SCRATCH = replace(  # for a model of 160,000 weights that has read nothing yet; see benchmarks/bench_alignment.py
+    DEFAULT.pipeline,
+    task=WordProblems(max_steps=3, largest=12, sizes=SplitSizes(sft=6000, preference=400, rl=2500, test=600)),
+    sft=SftConfig(num_steps=300, batch_size=32, optimizer=_muon(5e-3, 300), checkpoint_every=50),
+    grpo=_grpo(60),
+)
+
+
 def alignment_stage(options: AlignmentStageOptions) -> Stage:
     """Align the model of the pretraining stage."""
     tokenizer = tuple(f"{STORIES_TOKENIZER}/{file}" for file in ("vocab.json", "merges.txt", "special_tokens.json"))
-    files = ("results.json", *(f"{phase}/log.jsonl" for phase in PHASES), "grpo/model.pt", "grpo/model_config.json",
-             "grpo/samples.jsonl")  # fmt: skip
+    files = ("results.json", "sft/log.jsonl", "grpo/log.jsonl", "control/log.jsonl", "grpo/model.pt",
+             "grpo/model_config.json", "grpo/samples.jsonl")  # fmt: skip
     return Stage(
         name=FOLDER, title="alignment", options=options,
         inputs=(f"{PRETRAINING}/model.pt", f"{PRETRAINING}/model_config.json", *tokenizer),
@@ -105,7 +118,9 @@ def alignment_stage(options: AlignmentStageOptions) -> Stage:
 def _run(directory: Path, options: AlignmentStageOptions) -> None:
     device = choose_device(options.device)
     model = TransformerLM.from_pretrained(directory / PRETRAINING).to(device)
-    run_pipeline(model, Tokenizer.load(directory / STORIES_TOKENIZER), options.pipeline, directory / FOLDER)
+    tokenizer = Tokenizer.load(directory / STORIES_TOKENIZER)
+    results = run_pipeline(model, tokenizer, options.pipeline, directory / FOLDER)
+    write_json(directory / RESULTS, results | {"targets": options.expect_gain})
 
 
 _INTRODUCTION = """
@@ -118,8 +133,8 @@ coin in the place of the result. No problem of the test is like a problem of the
 
 def _section(directory: Path) -> Section:
     results = json.loads((directory / RESULTS).read_text(encoding="utf-8"))
-    logs = {phase: RunDirectory(directory / FOLDER / phase).read_log() for phase in PHASES}
-    blocks: list[Block] = [
+    logs = {name: RunDirectory(directory / FOLDER / name).read_log() for name in results["phases"] if name != "base"}
+    return Section("Alignment", [
         Paragraph(_INTRODUCTION),
         KeyFigures(_key_figures(results, logs)),
         _accuracy_picture(results),
@@ -127,8 +142,7 @@ def _section(directory: Path) -> Section:
         Paragraph(_dpo_text(results, logs)),
         Section("Reinforcement learning, step by step", _curves(logs)),
         Section("The same problems before and after", _transcripts(results)),
-    ]
-    return Section("Alignment", blocks)
+    ])  # fmt: skip
 
 
 def _share(results: dict[str, Any], phase: str) -> float:
@@ -136,17 +150,23 @@ def _share(results: dict[str, Any], phase: str) -> float:
 
 
 def _key_figures(results: dict[str, Any], logs: dict[str, list[dict[str, Any]]]) -> list[KeyFigure]:
-    low, high = results["phases"]["grpo"]["interval"][0], results["phases"]["sft"]["interval"][1]
-    coin = results["phases"]["control"]["interval"][0] <= results["phases"]["dpo"]["interval"][1]
-    return [
-        KeyFigure("accuracy after SFT", f"{_share(results, 'sft'):.1%}"),
-        KeyFigure("accuracy after DPO", f"{_share(results, 'dpo'):.1%}"),
+    phases = results["phases"]
+    start = "dpo" if "dpo" in phases else "sft"
+    low, high = phases["grpo"]["interval"][0], phases["sft"]["interval"][1]
+    coin = phases["control"]["interval"][0] <= phases[start]["interval"][1]
+    target = (f"95 % interval above {high:.1%}", low > high) if results["targets"] else ()
+    figures = [
         KeyFigure(
-            "accuracy after GRPO", f"{_share(results, 'grpo'):.1%}", f"95 % interval above {high:.1%}", low > high
-        ),
-        KeyFigure("with a coin for a reward", f"{_share(results, 'control'):.1%}", "no gain", coin),
-        KeyFigure("preference accuracy of DPO", f"{_last(logs['dpo'], 'validation_preference_accuracy'):.1%}"),
-    ]  # fmt: skip
+            f"word problems after {TITLES[name]}", f"{_share(results, name):.1%}", *(target if name == "grpo" else ())
+        )
+        for name in phases
+        if name not in ("base", "control")
+    ]
+    control = KeyFigure("word problems after GRPO for a coin", f"{_share(results, 'control'):.1%}", "no gain", coin)
+    if "dpo" not in logs:
+        return [*figures, control]
+    accuracy = f"{_last(logs['dpo'], 'validation_preference_accuracy'):.1%}"
+    return [*figures, control, KeyFigure("preference accuracy of DPO", accuracy)]
 
 
 def _last(log: list[dict[str, Any]], key: str) -> float:
@@ -154,7 +174,7 @@ def _last(log: list[dict[str, Any]], key: str) -> float:
 
 
 def _accuracy_picture(results: dict[str, Any]) -> Picture:
-    names = list(TITLES)
+    names = list(results["phases"])
     counts = [(results["phases"][name]["right"], results["phases"][name]["questions"]) for name in names]
     alt = "Held-out accuracy: " + ", ".join(f"{TITLES[name]} {_share(results, name):.0%}" for name in names)
     bars = plot_bars([TITLES[name] for name in names], {"held-out accuracy, greedy": counts})
@@ -163,7 +183,7 @@ def _accuracy_picture(results: dict[str, Any]) -> Picture:
 
 def _phase_table(results: dict[str, Any], logs: dict[str, list[dict[str, Any]]]) -> Table:
     rows = []
-    for name in TITLES:
+    for name in results["phases"]:
         phase, log = results["phases"][name], logs.get(name, [])
         low, high = phase["interval"]
         steps = log[-1]["step"] if log else None
@@ -178,9 +198,11 @@ def _phase_table(results: dict[str, Any], logs: dict[str, list[dict[str, Any]]])
 
 
 def _dpo_text(results: dict[str, Any], logs: dict[str, list[dict[str, Any]]]) -> str:
+    if "dpo" not in logs:
+        return f"DPO was left out: {results['dpo']}. GRPO begins where SFT ended."
     first, last = logs["dpo"][1], logs["dpo"][-1]
     return (
-        f"DPO ranks {last['validation_preference_accuracy']:.0%} of pairs it has not seen as it should. That is not the "
+        f"{results['dpo']}. DPO ranks {last['validation_preference_accuracy']:.0%} of pairs it has not seen as it should. That is not the "
         f"same as solving problems: accuracy goes from {_share(results, 'sft'):.1%} to {_share(results, 'dpo'):.1%}. "
         f"The log-probability of the chosen answers went from {first['log_prob_chosen']:.2f} to "
         f"{last['log_prob_chosen']:.2f}, that of the rejected ones from {first['log_prob_rejected']:.2f} to "

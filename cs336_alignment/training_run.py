@@ -106,24 +106,25 @@ def run_training(
     with RunDirectory.create_or_resume(directory, config, kind=kind, changeable=("device",)) as run:
         if run.is_complete:
             return run.summary()
-        answers = _resume(trainer, run)
+        answers, earlier = _resume(trainer, run)
+        started = time.perf_counter() - earlier
         if held_out is not None and "before" not in answers:
             answers["before"] = held_out.evaluate() if before is None else before
             write_json(run.path / "answers.json", answers)
             run.append_log({"step": 0, **_accuracy(answers["before"])})
-        _run(trainer, run, held_out, transcripts, progress)
+        _run(trainer, run, held_out, transcripts, progress, started)
         if held_out is not None:
             answers["after"] = held_out.evaluate()
             write_json(run.path / "answers.json", answers)
         save_trained(trainer.model, run.path, tokenizer)
-        summary = _summary(run, trainer, answers)
+        summary = _summary(run, trainer, answers) | {"seconds": time.perf_counter() - started}
         run.finish(summary)
     return summary
 
 
 def _run(
     trainer: Trainer, run: RunDirectory, held_out: HeldOut | None,
-    transcripts: Callable[[], list[dict[str, Any]]] | None, progress: bool,
+    transcripts: Callable[[], list[dict[str, Any]]] | None, progress: bool, started: float,
 ) -> None:  # fmt: skip
     config = trainer.config
     with stop_requests() as stop, step_progress(trainer, shown=progress) as show:
@@ -137,18 +138,19 @@ def _run(
                 _append_lines(run.path / "samples.jsonl", transcripts())
             show(record)
             if stop() or done % config.checkpoint_every == 0:
-                _save(trainer, run)
+                _save(trainer, run, time.perf_counter() - started)
             if stop():
                 raise Interrupted(f"stopped after step {done} of {config.num_steps}; saved in {run.path}")
 
 
-def _resume(trainer: Trainer, run: RunDirectory) -> dict[str, Any]:
-    """Restore the newest checkpoint; returns the answers that are there already."""
-    newest = latest_checkpoint(run.path)
+def _resume(trainer: Trainer, run: RunDirectory) -> tuple[dict[str, Any], float]:
+    """Restore the newest checkpoint; returns the answers that are there already and the seconds spent on it."""
+    newest, seconds = latest_checkpoint(run.path), 0.0
     if newest is not None:
         state = checkpoint.load_state(newest)
         checkpoint.restore(state, trainer.model, trainer.optimizer)
         trainer.set_state(state["trainer"])
+        seconds = float(state["seconds"])
     run.truncate_log(after_step=trainer.steps_done if newest is not None else 0)
     samples = run.path / "samples.jsonl"
     if samples.exists():
@@ -156,13 +158,15 @@ def _resume(trainer: Trainer, run: RunDirectory) -> dict[str, Any]:
                 if json.loads(line)["step"] <= trainer.steps_done]  # fmt: skip
         samples.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
     path = run.path / "answers.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}, seconds
 
 
-def _save(trainer: Trainer, run: RunDirectory) -> None:
+def _save(trainer: Trainer, run: RunDirectory, seconds: float) -> None:
     folder = run.path / "checkpoints"
     path = folder / f"step_{trainer.steps_done:08d}.pt"
-    checkpoint.save_checkpoint(trainer.model, trainer.optimizer, trainer.steps_done, path, trainer=trainer.state())
+    checkpoint.save_checkpoint(
+        trainer.model, trainer.optimizer, trainer.steps_done, path, trainer=trainer.state(), seconds=seconds
+    )
     for old in sorted(folder.glob("step_*.pt"))[:-KEPT_CHECKPOINTS]:
         old.unlink()
 

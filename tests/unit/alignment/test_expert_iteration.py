@@ -24,7 +24,10 @@ def rollout(text: str, reason: str = "stop") -> Rollout:
 
 def test_only_finished_right_responses_are_kept_once():
     examples = [Example("1+2=", "3"), Example("4+4=", "8")]
-    sampled = [[rollout("3"), rollout("3"), rollout("4"), rollout("3", "length")], [rollout("8", "length"), rollout("9")]]
+    sampled = [
+        [rollout("3"), rollout("3"), rollout("4"), rollout("3", "length")],
+        [rollout("8", "length"), rollout("9")],
+    ]
     assert right_responses(LastDigit(), examples, sampled) == [Example("1+2=", "3", "3")]
 
 

@@ -11,7 +11,6 @@ from cs336_alignment.lockstep import LockstepSampler, draw_tokens
 from cs336_alignment.rollouts import EngineSampler, Sampler, greedy_rewards, task_params
 from cs336_basics.generation import generate
 from cs336_systems.inference import SamplingParams
-
 from tests.unit.alignment.tiny_task import CharTokenizer, LastDigit, tiny_model
 
 VARIANTS = {
@@ -61,7 +60,9 @@ def test_samples_do_not_depend_on_company(tokenizer):
     together = LockstepSampler(model, tokenizer).generate(PROMPTS, params)
     apart = LockstepSampler(model, tokenizer, max_rows=4, max_spread=0).generate(PROMPTS, params)
     assert [[r.ids for r in group] for group in together] == [[r.ids for r in group] for group in apart]
-    again = LockstepSampler(model, tokenizer).generate(PROMPTS, SamplingParams(max_tokens=8, n=4, seed=4, stop_ids=(0,)))
+    again = LockstepSampler(model, tokenizer).generate(
+        PROMPTS, SamplingParams(max_tokens=8, n=4, seed=4, stop_ids=(0,))
+    )
     assert [[r.ids for r in group] for group in together] != [[r.ids for r in group] for group in again]
 
 
