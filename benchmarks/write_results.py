@@ -97,8 +97,29 @@ def _bpe_encoding(r: dict[str, Any]) -> str:
 
 
 def _generation(r: dict[str, Any]) -> str:
-    ratio = r["rows"]["ours"]["speed_ratio_to_transformers"]
-    return f"{ratio:.2f}x transformers' generate, batch 4, TinyStories shape, 2 threads, the same tokens"
+    compiled, plain = (
+        r["rows"][name]["speed_ratio_to_transformers"] for name in ("ours, compiled steps", "ours, plain")
+    )
+    return (
+        f"{compiled:.2f}x transformers' generate with compiled steps, {plain:.2f}x through the modules; batch 4, "
+        "TinyStories shape, 2 threads, the same tokens"
+    )
+
+
+def _inference(r: dict[str, Any]) -> str:
+    one, four = (r[f"batch {batch}"] for batch in (1, 4))
+    theirs = (case["speed_ratio_to_transformers"]["wall_s"] for case in (one, four))
+    int8 = (case["int8_speed_ratio_to_float32"]["wall_s"] for case in (one, four))
+    requests = r["staggered requests"]
+    times = {t["batch"]: t for t in r["times"]["float32"]}
+    return (
+        "{:.2f}x and {:.2f}x transformers' generate at batch 1 and 4, int8 {:.2f}x and {:.2f}x our float32; ".format(
+            *theirs, *int8
+        )
+        + f"{requests['requests']} staggered requests {requests['speed_ratio']['wall_s']:.2f}x one by one; batch 1: "
+        f"first token {times[1]['first_token_ms']:.1f} ms, then {times[1]['token_ms']:.1f} ms each, "
+        f"{times[1]['bandwidth_utilisation']:.0%} of the bandwidth; {r['threads']} threads"
+    )
 
 
 def _packing(r: dict[str, Any]) -> str:
@@ -166,6 +187,7 @@ TABLE = (  # what, result file, text, by which command
     ("BPE training", "bpe_training", _bpe_training, "bench_bpe_training.py"),
     ("BPE encoding", "bpe_encoding", _bpe_encoding, "bench_bpe_encoding.py"),
     ("cached generation", "generation", _generation, "bench_generation.py"),
+    ("inference engine, TinyStories shape", "inference", _inference, "bench_inference.py"),
     ("packing", "packing", _packing, "bench_packing.py"),
     ("LM-head loss in chunks", "chunked_loss", _chunked_loss, "bench_chunked_loss.py"),
     ("gradients sent during backward", "ddp_overlap", _ddp_overlap, "bench_ddp_overlap.py"),
