@@ -97,6 +97,7 @@ def grpo(argv: list[str]) -> None:
     """`cs336 alignment grpo`: the settings of --method become flags before the given ones, which override them."""
     from cs336_alignment.grpo import GrpoTrainer
     from cs336_alignment.grpo_config import METHODS, GrpoConfig
+    from cs336_alignment.rollout_batch import describe_groups
     from cs336_alignment.sft import clone_model
 
     about = "Reinforcement learning with verifiable rewards: GRPO and its relatives."
@@ -108,12 +109,13 @@ def grpo(argv: list[str]) -> None:
     trainer = GrpoTrainer(
         policy.model, policy.tokenizer, policy.task, o.run, sampler=policy.sampler, reference=reference
     )
-    policy.run(trainer, "grpo", transcripts=lambda: describe_groups(trainer))
+    policy.run(trainer, "grpo", transcripts=lambda: describe_groups(trainer.last_groups, trainer.steps_done))
 
 
 def ppo(argv: list[str]) -> None:
     """`cs336 alignment ppo`."""
     from cs336_alignment.ppo import PpoConfig, PpoTrainer
+    from cs336_alignment.rollout_batch import describe_groups
     from cs336_alignment.sft import clone_model
 
     about = "Reinforcement learning with a value function."
@@ -123,7 +125,7 @@ def ppo(argv: list[str]) -> None:
     trainer = PpoTrainer(
         policy.model, policy.tokenizer, policy.task, o.run, sampler=policy.sampler, reference=reference
     )
-    policy.run(trainer, "ppo", transcripts=lambda: describe_groups(trainer))
+    policy.run(trainer, "ppo", transcripts=lambda: describe_groups(trainer.last_groups, trainer.steps_done))
 
 
 def expert_iteration(argv: list[str]) -> None:
@@ -244,19 +246,6 @@ def _sampler(options: Any, model: Any, tokenizer: Any) -> Sampler:
     if options.sampler in ("lockstep", "huggingface") and ours != (options.sampler == "lockstep"):
         raise ValueError(f"--sampler {options.sampler} does not fit a {type(model).__name__}; leave it at auto")
     return make_sampler(model, tokenizer)
-
-
-def describe_groups(trainer: Any, *, groups: int = 2, responses: int = 4) -> list[dict[str, Any]]:
-    """Some of the last rollouts, as samples.jsonl has them."""
-    return [
-        {
-            "step": trainer.steps_done, "prompt": group.example.prompt, "answer": group.example.answer,
-            "response": rollout.text, "reward": reward, **score, "tokens": len(rollout.ids),
-            "finish_reason": rollout.finish_reason,
-        }
-        for group in trainer.last_groups[:groups]
-        for rollout, score, reward in list(zip(group.rollouts, group.scores, group.rewards, strict=True))[:responses]
-    ]  # fmt: skip
 
 
 def _flat(summary: dict[str, Any]) -> dict[str, Any]:

@@ -20,11 +20,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cs336_alignment.cli import describe_groups
 from cs336_alignment.grpo import GrpoTrainer
 from cs336_alignment.grpo_config import GrpoConfig
 from cs336_alignment.lockstep import LockstepSampler
 from cs336_alignment.preference_training import DpoConfig, DpoTrainer, sample_pairs
+from cs336_alignment.rollout_batch import describe_groups
 from cs336_alignment.rollouts import task_params
 from cs336_alignment.sft import SftConfig, SftTrainer, clone_model
 from cs336_alignment.statistics import compare_paired
@@ -116,7 +116,13 @@ class _Phases:
         self._load(self.start)
         config = replace(self.options.grpo, seed=self.options.seed, random_reward=random_reward)
         trainer = GrpoTrainer(self.model, self.tokenizer, self.task, config, sampler=self.sampler)
-        self._run(trainer, name, config, after=self.start, transcripts=lambda: describe_groups(trainer))
+        self._run(
+            trainer,
+            name,
+            config,
+            after=self.start,
+            transcripts=lambda: describe_groups(trainer.last_groups, trainer.steps_done),
+        )
 
     def _load(self, phase: str) -> None:
         self.model.load_state_dict(TransformerLM.from_pretrained(self.folder / phase).state_dict())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -144,3 +145,16 @@ def _describe(groups: Sequence[Group], rollouts: Sequence[Rollout]) -> dict[str,
         "truncated": sum(rollout.finish_reason != "stop" for rollout in rollouts) / len(rollouts),
         "response_tokens": float(lengths.sum()),
     }
+
+
+def describe_groups(groups: Sequence[Group], step: int, *, count: int = 2, responses: int = 4) -> list[dict[str, Any]]:
+    """Some of the last rollouts, as samples.jsonl has them."""
+    return [
+        {
+            "step": step, "prompt": group.example.prompt, "answer": group.example.answer,
+            "response": rollout.text, "reward": reward, **score, "tokens": len(rollout.ids),
+            "finish_reason": rollout.finish_reason,
+        }
+        for group in groups[:count]
+        for rollout, score, reward in list(zip(group.rollouts, group.scores, group.rewards, strict=True))[:responses]
+    ]  # fmt: skip
