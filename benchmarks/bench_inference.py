@@ -6,7 +6,8 @@ in one running batch against the same requests one by one.
 TinyStories shape (d_model 512, 4 layers, 16 heads, d_ff 1344, vocabulary 10,000), float32, greedy, prompts of 32
 tokens, 64 new ones. The rivals alternate; medians are compared, of wall-clock and of CPU seconds: on a machine with
 other work the former mean little. That transformers and the engine write the same tokens is checked first. Staggered
-requests: prompts of 4 to 60 tokens, 8 to 48 new tokens, four joining per step.
+requests: prompts of 4 to 60 tokens, 8 to 48 new tokens, four joining per step. At last the engine alone, as
+`cs336 systems inference` measures it: time to the first token, per token, and the share of the bandwidth.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,7 @@ from cs336_basics.model_config import ModelConfig
 from cs336_basics.runs.atomic import write_json
 from cs336_basics.runs.provenance import describe_environment
 from cs336_systems.inference.engine import Engine
+from cs336_systems.inference.inference_benchmark import read_bandwidth, time_engine
 from cs336_systems.inference.sampling import SamplingParams
 
 D_MODEL, LAYERS, HEADS, D_FF, VOCAB, CONTEXT = 512, 4, 16, 1344, 10_000, 256
@@ -153,6 +156,14 @@ def main() -> None:
     results["staggered requests"] = {"requests": count, "seconds": times,
                                      "speed_ratio": ratios(times, "one by one", "continuous")}  # fmt: skip
     print(f"staggered requests: {results['staggered requests']}", flush=True)
+    bandwidth, batches = read_bandwidth(torch.device("cpu")), (1, 4) if arguments.quick else (1, 4, 16, 64)
+    shape = {"prompt_tokens": 32, "new_tokens": new_tokens, "bandwidth": bandwidth}
+    results["bandwidth_gb_per_s"] = bandwidth / 1e9
+    results["times"] = {
+        weights: [asdict(time_engine(served, batch, **shape)) for batch in batches]
+        for weights, served in (("float32", engine), ("int8", int8))
+    }
+    print(f"times: {results['times']}", flush=True)
     if not arguments.quick:
         facts = {"repeats": repeats, "threads": arguments.threads, "prompt_tokens": 32, "new_tokens": new_tokens}
         write_json(

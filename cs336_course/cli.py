@@ -27,6 +27,18 @@ COMMANDS = {
     "data get": ("cs336_basics.corpora.cli:get", "download TinyStories, the OpenWebText sample or FineWeb-Edu"),
     "data stories": ("cs336_basics.corpora.cli:stories", "write synthetic stories whose entropy is known"),
     "data stdlib": ("cs336_basics.corpora.cli:stdlib", "gather the Python library's own sources as a corpus"),
+    "data dedup-lines": ("cs336_data.deduplication.cli:dedup_lines", "remove lines that occur more than once in a collection"),
+    "data dedup-documents": ("cs336_data.deduplication.cli:dedup_documents", "keep the first of documents with the same text"),
+    "data dedup-near": ("cs336_data.deduplication.cli:dedup_near", "keep one of documents that are nearly the same (MinHash)"),
+    "data decontaminate": ("cs336_data.deduplication.cli:decontaminate", "leave out documents that quote an evaluation text"),
+    "data tokenize": ("cs336_data.deduplication.cli:tokenize", "encode documents into token files"),
+    "data mix": ("cs336_data.deduplication.cli:mix", "plan epochs of sources and write one shuffled token file"),
+    "data extract": ("cs336_data.classifiers.cli:extract", "the text of web pages, PDFs and crawl archives"),
+    "data pii": ("cs336_data.classifiers.cli:pii", "list or mask e-mail addresses, telephone numbers and IP addresses"),
+    "data rules": ("cs336_data.classifiers.cli:rules", "judge documents by Gopher's, C4's, FineWeb's or DCLM's rules"),
+    "data classify": ("cs336_data.classifiers.cli:classify", "language, quality and harm of documents, and which model says so"),
+    "data train-quality": ("cs336_data.classifiers.cli:train_quality", "train a quality classifier and sweep its threshold"),
+    "data build-models": ("cs336_data.classifiers.cli:build_models", "make this package's own classifiers and their cards again"),
     "tokenizer train": ("cs336_basics.tokenization.cli:train", "train a BPE tokenizer on a text file"),
     "tokenizer encode": ("cs336_basics.tokenization.cli:encode", "turn a text file into a token file"),
     "tokenizer decode": ("cs336_basics.tokenization.cli:decode", "turn a token file back into text"),
@@ -73,7 +85,8 @@ COMMANDS = {
     "alignment chat-sft": ("cs336_alignment.chat.training:chat_sft", "teach a model to chat, with or without the calculator"),
     "chat": ("cs336_alignment.chat.cli:chat", "talk with a model in the terminal, or on a page in the browser"),
 }
-RESUMABLE = {"tour", "train", "data get", "basics ablate", "basics objectives", "scaling sweep", "scaling solve"}
+RESUMABLE = {"tour", "train", "data get", "basics ablate", "basics objectives", "scaling sweep", "scaling solve",
+             "data dedup-lines", "data dedup-documents", "data dedup-near", "data decontaminate", "data tokenize"}
 RESUMABLE |= {name for name in COMMANDS if name.startswith("alignment ")}
 # fmt: on
 GROUPS = sorted({" ".join(name.split()[:n]) for name in COMMANDS for n in range(1, len(name.split()))})

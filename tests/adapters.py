@@ -544,52 +544,72 @@ def run_scaling_service(url: str) -> Any:
 
 def run_extract_text_from_html_bytes(html_bytes: bytes) -> str | None:
     """Plain text of an HTML page in any encoding."""
-    raise NotImplementedError
+    from cs336_data.extraction import extract_text_from_html_bytes
+
+    return extract_text_from_html_bytes(html_bytes)
 
 
 def run_identify_language(text: str) -> tuple[Any, float]:
     """(language code such as "en" or "zh", score in [0, 1])."""
-    raise NotImplementedError
+    from cs336_data.language import identify_language
+
+    return identify_language(text)
 
 
 def run_mask_emails(text: str) -> tuple[str, int]:
     """(text with e-mail addresses replaced by |||EMAIL_ADDRESS|||, number replaced)."""
-    raise NotImplementedError
+    from cs336_data.pii import mask_emails
+
+    return mask_emails(text)
 
 
 def run_mask_phone_numbers(text: str) -> tuple[str, int]:
     """(text with US phone numbers replaced by |||PHONE_NUMBER|||, number replaced)."""
-    raise NotImplementedError
+    from cs336_data.pii import mask_phone_numbers
+
+    return mask_phone_numbers(text)
 
 
 def run_mask_ips(text: str) -> tuple[str, int]:
     """(text with IPv4 addresses replaced by |||IP_ADDRESS|||, number replaced)."""
-    raise NotImplementedError
+    from cs336_data.pii import mask_ips
+
+    return mask_ips(text)
 
 
 def run_classify_nsfw(text: str) -> tuple[Any, float]:
     """("nsfw" or "non-nsfw", score)."""
-    raise NotImplementedError
+    from cs336_data.toxicity import classify_nsfw
+
+    return classify_nsfw(text)
 
 
 def run_classify_toxic_speech(text: str) -> tuple[Any, float]:
     """("toxic" or "non-toxic", score)."""
-    raise NotImplementedError
+    from cs336_data.toxicity import classify_toxic_speech
+
+    return classify_toxic_speech(text)
 
 
 def run_classify_quality(text: str) -> tuple[Any, float]:
     """("wiki" or "cc", score)."""
-    raise NotImplementedError
+    from cs336_data.quality_classifier import classify_quality
+
+    return classify_quality(text)
 
 
 def run_gopher_quality_filter(text: str) -> bool:
     """True when the text passes the Gopher rules."""
-    raise NotImplementedError
+    from cs336_data.rules.gopher import gopher_quality_filter
+
+    return gopher_quality_filter(text)
 
 
 def run_exact_line_deduplication(input_files: list[PathLike], output_directory: PathLike) -> None:
     """Copy each file without the lines that occur more than once in the whole collection."""
-    raise NotImplementedError
+    from cs336_data.deduplication.exact_lines import deduplicate_lines
+
+    deduplicate_lines(input_files, output_directory)
 
 
 def run_minhash_deduplication(
@@ -601,7 +621,11 @@ def run_minhash_deduplication(
     output_directory: PathLike,
 ) -> None:
     """Copy one file of each cluster of near duplicates."""
-    raise NotImplementedError
+    from cs336_data.deduplication.minhash import MinHashConfig
+    from cs336_data.deduplication.near_duplicates import deduplicate_near
+
+    config = MinHashConfig(num_hashes=num_hashes, num_bands=num_bands, ngrams=ngrams, threshold=jaccard_threshold)
+    deduplicate_near(input_files, output_directory, config)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -18,19 +18,32 @@ next: `speculative.py`.
 
 from __future__ import annotations
 
+import operator
 from collections import deque
 from collections.abc import Iterator
 from collections.abc import Sequence as Ordered
 from dataclasses import replace
 from typing import Any, Literal
 
+from cs336_basics.compiled_decoding import why_not_compiled
 from cs336_basics.model import TransformerLM
-from cs336_systems.inference.completion import Completion, Event, RequestState, SampleState
-from cs336_systems.inference.fused_model import FusedRunner, Weights, why_not_fused
+from cs336_systems.inference.completion import Completion, Event, FinishReason, RequestState, SampleState
+from cs336_systems.inference.fused_model import FusedRunner, Weights
 from cs336_systems.inference.model_runner import ModuleRunner, Row, Runner
 from cs336_systems.inference.quantization import quantize_linears
 from cs336_systems.inference.sampling import SamplingParams, choose_tokens, row_generator
 from cs336_systems.inference.text_stop import ByteVocabulary, TextStream
+
+DEFAULT_CACHE_BYTES = 4 << 30
+"""keys and values that an engine keeps unless num_pages says otherwise"""
+
+
+def default_pages(model: TransformerLM, max_batch: int, page_size: int) -> int:
+    """Pages for max_batch rows of a whole context and a prompt besides, within DEFAULT_CACHE_BYTES."""
+    config = model.config
+    row = -(-config.context_length // page_size) + 1
+    token_bytes = 2 * config.num_layers * config.kv_heads * config.d_head * model.token_embeddings.weight.itemsize
+    return max(2 * row, min((max_batch + 1) * row, DEFAULT_CACHE_BYTES // (page_size * token_bytes)))
 
 
 class Engine:
@@ -40,7 +53,8 @@ class Engine:
         model: any TransformerLM; its weights are read, its mode is left as found.
         tokenizer: needed for text and for stop texts; an object whose `vocab` maps ids to bytes.
         max_batch: rows that run at once.
-        num_pages: pages of page_size tokens; by default enough for max_batch rows of a whole context.
+        num_pages: pages of page_size tokens; by default enough for max_batch rows of a whole context, but at most
+            DEFAULT_CACHE_BYTES if that holds one such row.
         weights: "int8" rounds all matrices but the embedding table to int8.
         path: "fused" for the compiled decoder, "modules" for the model's own code; "auto" is fused where it can be.
 
@@ -69,13 +83,14 @@ class Engine:
         if weights not in ("float32", "int8"):
             raise ValueError(f"weights must be float32 or int8; got {weights!r}")
         if num_pages is None:
-            num_pages = (max_batch + 1) * -(-model.config.context_length // page_size)
+            num_pages = default_pages(model, max_batch, page_size)
         self.runner: Runner
-        if path == "fused" or (path == "auto" and why_not_fused(model) is None):
+        if path == "fused" or (path == "auto" and why_not_compiled(model) is None):
             self.runner = FusedRunner(model, num_pages, page_size=page_size, weights=weights)
         else:
             served = quantize_linears(model) if weights == "int8" else model
             self.runner = ModuleRunner(served, num_pages, page_size=page_size)
+        self.config = model.config
         self.weights, self.max_batch, self.path = weights, max_batch, self.runner.path
         self.tokenizer = tokenizer
         self._numbers = 0
@@ -93,9 +108,12 @@ class Engine:
 
         Raises:
             RuntimeError: requests are running; their cache belongs to the old weights.
+            ValueError: a model of another shape.
         """
         if self.has_work:
             raise RuntimeError("weights can change only between requests; finish or cancel those that run")
+        if model.config != self.config:
+            raise ValueError(f"the engine was built for {self.config}; got {model.config}; build another engine")
         self.runner.load_weights(quantize_linears(model) if self._rounds_modules else model)
 
     @property
@@ -112,8 +130,9 @@ class Engine:
         Raises:
             ValueError: an empty or too long prompt, an id outside the vocabulary, a stop text without a tokenizer, or
                 more pages than the cache has.
+            TypeError: an id that is no whole number.
         """
-        ids = [int(i) for i in prompt]
+        ids = [operator.index(i) for i in prompt]
         self._check(ids, params)
         request = RequestState(self._numbers, ids, params, stream)
         self._numbers += 1
@@ -205,7 +224,8 @@ class Engine:
 
     def _take(self, sample: SampleState, token: int, logprob: float) -> Event:
         """Give a sample its next token and end it if that was the last."""
-        params, piece, reason = sample.request.params, "", None
+        params, piece = sample.request.params, ""
+        reason: FinishReason | None = None
         stopped = token in params.stop_ids
         kept = not stopped or params.include_stop
         if kept:
@@ -221,10 +241,10 @@ class Engine:
             reason = "context"
         if reason is not None:
             piece += self._end(sample, reason)
-        shown = (token, logprob) if kept else (None, None)
-        return Event(sample.request.number, sample.number, *shown, piece, reason)
+        number, shown = sample.request.number, (token, logprob) if kept else (None, None)
+        return Event(number, sample.number, shown[0], shown[1], piece, reason)
 
-    def _end(self, sample: SampleState, reason: Any) -> str:
+    def _end(self, sample: SampleState, reason: FinishReason) -> str:
         """Free a sample's pages and record it; returns the text that had been held back."""
         rest = sample.text.finish() if sample.text else ""
         sample.pieces.append(rest)
@@ -302,7 +322,7 @@ class Engine:
         if len(choices) != len(prompts):
             raise ValueError(f"give one SamplingParams, or one per prompt; got {len(choices)} for {len(prompts)}")
         for prompt, choice in zip(prompts, choices, strict=True):
-            self._check([int(i) for i in prompt], choice)
+            self._check([operator.index(i) for i in prompt], choice)
         jobs = zip(prompts, choices, strict=True)
         numbers = [self.submit(prompt, choice, stream=k) for k, (prompt, choice) in enumerate(jobs)]
         index = {number: k for k, number in enumerate(numbers)}

@@ -111,7 +111,7 @@ def time_engine(
 
 def report_times(times: Ordered[InferenceTimes], facts: dict[str, Any]) -> Report:
     """The table of a benchmark, and the facts that it holds for."""
-    rows = [
+    rows: list[list[Any]] = [
         [t.batch, round(t.first_token_ms, 2), round(t.token_ms, 2), round(t.tokens_per_s),
          round(t.bytes_per_step / 1e6, 1), f"{100 * t.bandwidth_utilisation:.0f} %"]
         for t in times

@@ -118,26 +118,24 @@ class PagedKVCache:
         del sequence.pages[kept:]
         sequence.length = length
 
-    def write(self, layer: int, sequences: Ordered[PagedSequence], keys: Tensor, values: Tensor) -> None:
+    def write(self, layer: int, places: Places, keys: Tensor, values: Tensor) -> None:
         """Store the (rows, heads, new, width) keys and values of each sequence's next tokens; `length` stays.
 
         The caller reserves first and adds the new tokens to each `length` when all layers have written.
         """
         pool_keys, pool_values = self.allocate(layer, keys, values)
-        places = [range(s.length, s.length + keys.shape[-2]) for s in sequences]
-        page = torch.tensor([[s.pages[t // self.page_size] for t in p] for s, p in zip(sequences, places, strict=True)])
-        slot = torch.tensor([[t % self.page_size for t in p] for p in places])
-        page, slot = page.to(keys.device), slot.to(keys.device)
-        pool_keys[page, :, slot] = keys.transpose(1, 2)
-        pool_values[page, :, slot] = values.transpose(1, 2)
+        pool_keys[places.page, :, places.slot] = keys.transpose(1, 2)
+        pool_values[places.page, :, places.slot] = values.transpose(1, 2)
 
-    def read(self, layer: int, sequences: Ordered[PagedSequence], tokens: int) -> tuple[Tensor, Tensor]:
-        """Keys and values of the first `tokens` tokens of each sequence, (rows, heads, tokens, width)."""
+    def read(self, layer: int, places: Places) -> tuple[Tensor, Tensor]:
+        """Keys and values of all tokens of each sequence, the next ones included, (rows, heads, tokens, width)."""
         pools = self.keys[layer], self.values[layer]
-        used = self.pages_for(tokens)
         assert pools[0] is not None and pools[1] is not None, "read before write"
-        table = torch.tensor([s.pages[:used] for s in sequences], device=pools[0].device)
-        keys, values = (pool[table].transpose(1, 2).flatten(2, 3)[:, :, :tokens] for pool in pools if pool is not None)
+        keys, values = (
+            pool[places.table].transpose(1, 2).flatten(2, 3)[:, :, : places.tokens]
+            for pool in pools
+            if pool is not None
+        )
         return keys, values
 
     def _take(self) -> int:
@@ -151,13 +149,30 @@ class PagedKVCache:
             self.free.append(page)
 
 
-class PagedLayer:
-    """One layer of some sequences of equal length, as the `LayerCache` that attention expects."""
+class Places:
+    """Where the next `new` tokens of some sequences of equal length go, and where all their tokens stand.
 
-    def __init__(self, cache: PagedKVCache, layer: int, sequences: Ordered[PagedSequence]):
-        self.cache, self.layer, self.sequences = cache, layer, sequences
+    The same for every layer, so a pass makes it once; `reserve` comes first.
+    """
+
+    def __init__(
+        self, cache: PagedKVCache, sequences: Ordered[PagedSequence], new: int, device: torch.device | None = None
+    ):
+        length, size = sequences[0].length, cache.page_size
+        self.tokens = length + new
+        used = cache.pages_for(self.tokens)
+        self.table = torch.tensor([s.pages[:used] for s in sequences], device=device, dtype=torch.long)
+        at = torch.arange(length, self.tokens, device=device)
+        self.page, self.slot = self.table[:, at // size], (at % size).expand(len(sequences), -1)
+
+
+class PagedLayer:
+    """One layer of some sequences, as the `LayerCache` that attention expects."""
+
+    def __init__(self, cache: PagedKVCache, layer: int, places: Places):
+        self.cache, self.layer, self.places = cache, layer, places
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Take (rows, heads, new, width) tensors; return those of every token so far."""
-        self.cache.write(self.layer, self.sequences, keys, values)
-        return self.cache.read(self.layer, self.sequences, self.sequences[0].length + keys.shape[-2])
+        self.cache.write(self.layer, self.places, keys, values)
+        return self.cache.read(self.layer, self.places)

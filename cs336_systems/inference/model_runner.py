@@ -23,7 +23,7 @@ from torch import Tensor
 from cs336_basics import nn_utils
 from cs336_basics.kv_cache import KVCache
 from cs336_basics.model import TransformerLM
-from cs336_systems.inference.kv_cache import PagedKVCache, PagedLayer, PagedSequence
+from cs336_systems.inference.kv_cache import PagedKVCache, PagedLayer, PagedSequence, Places
 
 
 @dataclass(eq=False)
@@ -139,12 +139,12 @@ class ModuleRunner:
     def _forward_together(
         self, rows: list[Row], ids: list[Ordered[int]], every: bool
     ) -> Float[Tensor, "rows new vocab"]:
-        sequences = [row.sequence for row in rows]
+        device = self.model.token_embeddings.weight.device
+        places = Places(self.cache, [row.sequence for row in rows], len(ids[0]), device)
         cache: list[Any] = [
-            PagedLayer(self.cache, layer, sequences) if paged else rows[0].private[layer]
+            PagedLayer(self.cache, layer, places) if paged else rows[0].private[layer]
             for layer, paged in enumerate(self.paged)
         ]
-        device = self.model.token_embeddings.weight.device
         hidden = self.model.hidden_states(torch.tensor(ids, device=device), cache, rows[0].length)
         for row in rows:
             row.sequence.length += len(ids[0])

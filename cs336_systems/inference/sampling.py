@@ -98,6 +98,12 @@ def draw(probabilities: Float[Tensor, "rows vocab"], uniforms: Ordered[float]) -
     return torch.minimum(tokens, last).tolist()
 
 
+def check_finite(logprobs: Ordered[float]) -> None:
+    """Raise a ValueError if the log-probability of a chosen token shows that logits are NaN or infinite."""
+    if not all(map(math.isfinite, logprobs)):
+        raise ValueError("the model's logits are NaN or infinite; its training has diverged or its file is damaged")
+
+
 @torch.no_grad()
 def choose_tokens(
     logits: Ordered[Tensor], params: Ordered[SamplingParams], generators: Ordered[np.random.Generator]
@@ -107,6 +113,9 @@ def choose_tokens(
     Args:
         logits: a (1, vocab) tensor per row; rows with equal parameters are filtered together, row by row alike.
         params, generators: one per row; a greedy row draws nothing.
+
+    Raises:
+        ValueError: logits that are NaN or infinite.
     """
     groups: dict[tuple[float, int | None, float | None], list[int]] = {}
     for index, choice in enumerate(params):
@@ -121,6 +130,7 @@ def choose_tokens(
             chosen = draw(sampling_probabilities(rows, params[members[0]]), uniforms)
         column = torch.tensor(chosen, device=rows.device)[:, None]
         found = log_softmax(rows, dim=-1).gather(-1, column)[:, 0].tolist()
+        check_finite(found)
         for index, token, logprob in zip(members, chosen, found, strict=True):
             tokens[index], logprobs[index] = token, logprob
     return tokens, logprobs

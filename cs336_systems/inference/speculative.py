@@ -26,9 +26,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cs336_basics.nn_utils import log_softmax
-from cs336_systems.inference.completion import Completion
-from cs336_systems.inference.model_runner import Runner
-from cs336_systems.inference.sampling import SamplingParams, draw, row_generator, sampling_probabilities
+from cs336_systems.inference.completion import Completion, FinishReason
+from cs336_systems.inference.model_runner import Row, Runner
+from cs336_systems.inference.sampling import SamplingParams, check_finite, draw, row_generator, sampling_probabilities
 
 
 def accept_drafts(
@@ -154,7 +154,7 @@ def speculative_generate(
         num_drafts: guesses per pass, at least 1.
 
     Raises:
-        ValueError: one of the above does not hold.
+        ValueError: one of the above does not hold, or the drafter has another vocabulary.
     """
     if not runner.can_truncate:
         raise ValueError(f"drafts need a cache that can forget; path {runner.path!r} cannot; use the engine")
@@ -163,15 +163,33 @@ def speculative_generate(
                          f"stop={params.stop}, num_drafts={num_drafts}")  # fmt: skip
     if not 1 <= len(prompt) <= runner.context_length:
         raise ValueError(f"the prompt needs 1 to {runner.context_length} tokens; got {len(prompt)}")
-    row, generator, ids = runner.new_row(), row_generator(params.seed), [int(i) for i in prompt]
-    made, logprobs, counts, reason = list[int](), list[float](), [0, 0, 0], None
+    bad = next((i for i in prompt if not 0 <= i < runner.vocab_size), None)
+    if bad is not None:
+        raise ValueError(f"ids lie in [0, {runner.vocab_size}); got {bad}; is it another tokenizer's?")
+    row = runner.new_row()
+    try:
+        return _decode(runner, row, drafter, [int(i) for i in prompt], params, num_drafts)
+    finally:
+        runner.truncate(row, 0)
+
+
+def _decode(
+    runner: Runner, row: Row, drafter: Drafter, prompt: list[int], params: SamplingParams, num_drafts: int
+) -> SpeculativeResult:
+    generator, ids = row_generator(params.seed), prompt
+    made, logprobs, counts = list[int](), list[float](), [0, 0, 0]
+    reason: FinishReason | None = None
     while reason is None:
         room = min(params.max_tokens - len(made) - 1, runner.context_length - len(ids))
         proposal = drafter.propose(ids, min(num_drafts, room), params, generator) if room > 0 else None
         drafts, draft_probabilities = proposal or ([], torch.empty(0, runner.vocab_size))
+        if draft_probabilities.shape[-1] != runner.vocab_size:
+            raise ValueError(f"the drafter must have the model's {runner.vocab_size} tokens; it has "
+                             f"{draft_probabilities.shape[-1]}")  # fmt: skip
         logits = runner.forward([row], [[*ids[row.length :], *drafts]], every=True)[0][-len(drafts) - 1 :]
         tokens = accept_drafts(drafts, draft_probabilities, sampling_probabilities(logits, params), generator)
         found = log_softmax(logits[: len(tokens)].float(), dim=-1)[range(len(tokens)), tokens].tolist()
+        check_finite(found)
         counts = [counts[0] + 1, counts[1] + len(drafts), counts[2] + len(tokens) - 1]
         for token, logprob in zip(tokens, found, strict=True):
             if reason is None:
@@ -180,11 +198,12 @@ def speculative_generate(
         if reason is None and len(ids) > runner.context_length:
             reason = "context"
         runner.truncate(row, min(row.length, len(ids) - 1))
-    runner.truncate(row, 0)
     return SpeculativeResult(Completion(made, logprobs, reason, None), *counts)
 
 
-def _take(token: int, logprob: float, made: list[int], logprobs: list[float], params: SamplingParams):
+def _take(
+    token: int, logprob: float, made: list[int], logprobs: list[float], params: SamplingParams
+) -> FinishReason | None:
     """Add a token as the engine would; returns why the sample ends with it, if it does."""
     if token not in params.stop_ids or params.include_stop:
         made.append(token)

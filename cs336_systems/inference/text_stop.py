@@ -18,7 +18,10 @@ from typing import Protocol, runtime_checkable
 class ByteVocabulary(Protocol):
     """The part of a Tokenizer that turns tokens into text one by one."""
 
-    vocab: Mapping[int, bytes]
+    @property
+    def vocab(self) -> Mapping[int, bytes]:
+        """Bytes of each id."""
+        ...
 
 
 class TextStream:

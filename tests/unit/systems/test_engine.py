@@ -21,8 +21,9 @@ def all_free(engine: Engine) -> bool:
     return sorted(cache.free) == list(range(cache.num_pages)) and not any(cache.owners)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize(
+    ("variant", "temperature"), [*((name, 0.8) for name in VARIANTS), ("plain", 0.0), ("nanochat", 0.0)]
+)
 def test_every_variant_equals_decoding_by_hand(variant, temperature):
     """Six requests through three rows: they join and leave at different times."""
     model = build(torch.float64, **VARIANTS[variant])
@@ -38,7 +39,10 @@ def test_every_variant_equals_decoding_by_hand(variant, temperature):
 
 
 @pytest.mark.parametrize("path", ["fused", "modules"])
-@pytest.mark.parametrize("choices", [{}, {"num_kv_heads": 1}, {"tie_embeddings": True, "head_dim": 8}])
+@pytest.mark.parametrize(
+    "choices",
+    [{}, {"num_kv_heads": 1, "qkv_bias": True, "rope_pairs": "halves"}, {"tie_embeddings": True, "head_dim": 8}],
+)
 def test_float32_paths_equal_decoding_by_hand(path, choices):
     model = build(**choices)
     params = SamplingParams(max_tokens=12, temperature=1.0, top_p=0.95, seed=5, n=3)
@@ -104,6 +108,7 @@ def test_paths_are_named():
     assert Engine(build(torch.float64)).path == "modules, paged"
     assert Engine(build(positions="learned")).path == "modules, paged"
     assert Engine(build(attention_window=3)).path == "modules, a cache per row"
+    assert Engine(build(num_kv_heads=2, qkv_bias=True, rope_pairs="halves")).path == "fused"
     with pytest.raises(ValueError, match="qk_norm"):
         Engine(build(qk_norm=True), path="fused")
 
@@ -115,6 +120,8 @@ def test_weights_after_an_update():
     with torch.no_grad():
         model.lm_head.weight.copy_(model.lm_head.weight.flip(0))
     assert engine.generate([[1, 2]], params)[0].ids == before
+    with pytest.raises(ValueError, match="num_layers=1"):
+        engine.load_weights(build(num_layers=1))
     engine.load_weights(model)
     after = engine.generate([[1, 2]], params)[0].ids
     assert after == decode_by_hand(model, [1, 2], params)[0] != before
@@ -270,6 +277,8 @@ def test_bad_input():
     for wrong in ({"weights": "int4"}, {"path": "fast"}, {"max_batch": 0}, {"num_pages": 0}, {"page_size": 0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Engine(build(), **wrong)
+    with pytest.raises(TypeError, match="integer"):
+        engine.submit([1.5], SamplingParams())
     with pytest.raises(TypeError, match="vocab"):
         Engine(build(), tokenizer=object())
     with pytest.raises(ValueError, match="2 for 1"):
@@ -279,6 +288,27 @@ def test_bad_input():
         engine.take_results(number)
     with pytest.raises(RuntimeError, match="between requests"):
         engine.load_weights(build())
+
+
+@pytest.mark.parametrize("path", ["fused", "modules"])
+def test_damaged_weights_are_an_error_not_a_text(path):
+    model = build()
+    with torch.no_grad():
+        model.layers[1].ffn.w2.weight[3, 3] = float("nan")
+    engine = Engine(model, path=path, page_size=4)
+    for temperature in (0.0, 1.0):
+        with pytest.raises(ValueError, match="NaN"):
+            engine.generate([[1, 2]], SamplingParams(temperature=temperature, top_k=4, top_p=0.9))
+        assert all_free(engine) and not engine.has_work
+
+
+def test_pages_by_default(monkeypatch):
+    """Rows of 24 tokens in pages of 4 and one page more each; a page is 2 layers * (k, v) * 16 * 4 tokens * 4 bytes."""
+    assert Engine(build(), max_batch=3, page_size=4).runner.cache.num_pages == 4 * 7
+    monkeypatch.setattr("cs336_systems.inference.engine.DEFAULT_CACHE_BYTES", 20 * 1024)
+    assert Engine(build(), max_batch=3, page_size=4).runner.cache.num_pages == 20
+    monkeypatch.setattr("cs336_systems.inference.engine.DEFAULT_CACHE_BYTES", 1)
+    assert Engine(build(), max_batch=3, page_size=4).runner.cache.num_pages == 14
 
 
 def test_module_logits_are_those_of_a_full_forward():

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cs336_systems.inference.kv_cache import OutOfPages, PagedKVCache, PagedLayer, PagedSequence
+from cs336_systems.inference.kv_cache import OutOfPages, PagedKVCache, PagedLayer, PagedSequence, Places
 
 ACTIONS = st.lists(st.tuples(st.sampled_from("nwwwft"), st.integers(0, 99), st.integers(0, 7)), max_size=40)
 
@@ -49,8 +49,9 @@ def test_sequences_hold_what_was_written_whatever_they_share(actions, page_size)
             new = [stamp + i for i in range(count)]
             stamp += count
             block = torch.tensor(new)[None, None, :, None].expand(1, 2, count, 3)
+            places = Places(cache, [sequence], count)
             for layer in range(layers):
-                keys, values = PagedLayer(cache, layer, [sequence]).append(block + layer, -block)
+                keys, values = PagedLayer(cache, layer, places).append(block + layer, -block)
                 assert keys[0, 1, :, 2].tolist() == [x + layer for x in expected + new]
                 assert values.shape == (1, 2, len(expected) + count, 3)
             sequence.length += count
@@ -59,7 +60,7 @@ def test_sequences_hold_what_was_written_whatever_they_share(actions, page_size)
         for other, expected in zip(sequences, written, strict=True):
             assert other.length == len(expected)
             if expected:
-                assert (-cache.read(1, [other], other.length)[1])[0, 0, :, 0].tolist() == expected
+                assert (-cache.read(1, Places(cache, [other], 0))[1])[0, 0, :, 0].tolist() == expected
     for sequence in sequences:
         cache.truncate(sequence, 0)
     check_owners(cache, [])
@@ -86,7 +87,7 @@ def test_rows_of_equal_length_are_read_together():
     for row in rows:
         cache.reserve(row, 5)
     data = torch.arange(3 * 2 * 5 * 4.0).reshape(3, 2, 5, 4)
-    keys, values = PagedLayer(cache, 0, rows).append(data, data[..., :1] + 0.5)
+    keys, values = PagedLayer(cache, 0, Places(cache, rows, 5)).append(data, data[..., :1] + 0.5)
     assert torch.equal(keys, data) and torch.equal(values, data[..., :1] + 0.5)
 
 

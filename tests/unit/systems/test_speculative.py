@@ -50,7 +50,7 @@ def test_accepted_tokens_follow_the_target(sharpness):
     p, q = (torch.softmax(sharpness * torch.randn(3, 4), dim=-1) for _ in range(2))
     q[:, 3] = 0.0
     q = q / q.sum(-1, keepdim=True)
-    rng, first, pairs, draws = np.random.default_rng(1), Counter(), Counter(), 6000
+    rng, first, pairs, draws = np.random.default_rng(1), Counter(), Counter(), 3000
     for _ in range(draws):
         drafts = draw(q[:2], rng.random(2))
         tokens = accept_drafts(drafts, q[:2], p, rng)
@@ -140,6 +140,16 @@ def test_stop_ids_and_bad_input():
     for prompt in ([], [1] * (CONTEXT + 1)):
         with pytest.raises(ValueError, match="1 to 24 tokens"):
             speculative_generate(runner, drafter, prompt, SamplingParams())
+    with pytest.raises(ValueError, match="model's 29 tokens; it has 7"):
+        speculative_generate(runner, PromptLookupDrafter(7), [1, 2, 1], SamplingParams())
+    with pytest.raises(ValueError, match=r"\[0, 29\); got 29"):
+        speculative_generate(runner, drafter, [1, VOCAB], SamplingParams())
+    damaged = ModuleRunner(build(), 20)
+    with torch.no_grad():
+        damaged.model.lm_head.weight[3, 3] = float("nan")
+    with pytest.raises(ValueError, match="NaN"):
+        speculative_generate(damaged, drafter, [1], SamplingParams())
+    assert len(damaged.cache.free) == 20
     windowed = ModuleRunner(build(attention_window=2), 20)
     with pytest.raises(ValueError, match="can forget"):
         speculative_generate(windowed, drafter, [1], SamplingParams())

@@ -1,19 +1,20 @@
 """The loops of a decoding step, compiled: linear maps of few rows, RMSNorm, rotation, SwiGLU, attention over pages.
 
-    y_ro = sum_i x_ri w_io                      float32 weights, stored inputs by outputs
-    y_ro = scale_o sum_i x_ri q_oi              int8 weights, stored outputs by inputs: a quarter of the bytes
+    y_ro = sum_i x_ri w_io                      weights stored inputs by outputs
 
 A decoding step multiplies every weight with a handful of rows, so it runs at the speed at which weights arrive from
 memory. Library products of such shapes repack the weights or read them once per row; here each weight is read once for
-all rows. Float weights add eight inputs at a time to a tile of sums in the nearest cache; int8 weights, widened in a
-register, form four rows' dot products at once.
+all rows, and eight inputs at a time are added to a tile of sums in the nearest cache.
 
 Every row goes through the same additions in the same order whatever rows stand beside it: no sum runs over rows, and
 how a sum is split over vector lanes is fixed when the kernel is compiled. A request's logits are therefore bit for bit
 the same alone, in any batch, in prefill and in decoding (on one machine and number of threads); a test holds it.
 
-Legend: R rows, I inputs, O outputs, H query heads, K key heads, P pages, T tokens in a page, D width of a head.
-Left out: half precision. Read next: `fused_model.py`.
+Keys and values stand in pages of T tokens; a page that holds a whole context is a row of `kv_cache.KVCache`. Whoever
+calls a kernel takes it through `tokenization.compilation.stored`, which keeps the machine code on disk.
+
+Legend: R rows, I inputs, O outputs, H query heads, K key heads, P pages, T tokens in a page, D width of a head, F = 2I.
+Left out: half precision, int8 (`cs336_systems/inference`). Read next: `compiled_decoding.py`.
 """
 
 from __future__ import annotations
@@ -29,11 +30,9 @@ LANES = {"contract", "reassoc", "nsz"}
 """a sum may be split over vector lanes besides"""
 STRIP = 8
 """inputs that `linear` takes at a time; their number must be a multiple of it"""
-BLOCK = 4
-"""rows that `linear_int8` takes at a time; their number must be a multiple of it"""
 
 
-@njit(parallel=True, fastmath=ORDERED, cache=True)
+@njit(parallel=True, fastmath=ORDERED)
 def linear(x_RI, w_IO, y_RO, tile):
     """y = x w, `tile` outputs per task; more than one row have to be an even number."""
     rows, (inputs, outputs) = x_RI.shape[0], w_IO.shape
@@ -79,27 +78,7 @@ def linear(x_RI, w_IO, y_RO, tile):
         y_RO[:, first:last] = sums
 
 
-@njit(parallel=True, fastmath=LANES, cache=True)
-def linear_int8(x_RI, q_OI, scale_O, y_RO, tile):
-    """y = x (q scale)^T, `tile` outputs per task; each weight is widened in a register, sums are float32."""
-    outputs, inputs = q_OI.shape
-    for task in prange((outputs + tile - 1) // tile):
-        for r in range(0, x_RI.shape[0], BLOCK):
-            a, b, c, d = x_RI[r], x_RI[r + 1], x_RI[r + 2], x_RI[r + 3]
-            for o in range(task * tile, min(task * tile + tile, outputs)):
-                q, scale = q_OI[o], scale_O[o]
-                s0 = s1 = s2 = s3 = np.float32(0.0)
-                for i in range(inputs):
-                    w = np.float32(q[i])
-                    s0 += a[i] * w
-                    s1 += b[i] * w
-                    s2 += c[i] * w
-                    s3 += d[i] * w
-                y_RO[r, o], y_RO[r + 1, o] = s0 * scale, s1 * scale
-                y_RO[r + 2, o], y_RO[r + 3, o] = s2 * scale, s3 * scale
-
-
-@njit(fastmath=LANES, cache=True)
+@njit(fastmath=LANES)
 def add_and_norm(x_RI, update_RI, gain_I, eps, y_RI):
     """x += update in place; y = x / sqrt(mean(x^2) + eps) * gain."""
     rows, width = x_RI.shape
@@ -114,7 +93,7 @@ def add_and_norm(x_RI, update_RI, gain_I, eps, y_RI):
             y[i] = x[i] * factor * gain_I[i]
 
 
-@njit(parallel=True, fastmath=LANES, cache=True)
+@njit(parallel=True, fastmath=LANES)
 def gate(hidden_RF, y_RI):
     """y = SiLU(first half) * second half."""
     rows, width = y_RI.shape
@@ -124,18 +103,23 @@ def gate(hidden_RF, y_RI):
             y_RI[r, i] = a / (np.float32(1.0) + np.exp(-a)) * hidden_RF[r, width + i]
 
 
-@njit(cache=True)
-def rotate_and_store(qkv_RO, cos, sin, position_R, table_RP, keys_PKTD, values_PKTD, num_heads):
-    """Turn queries and keys by their row's position, in place, and write keys and values into the row's page."""
+@njit
+def rotate_and_store(qkv_RO, cos, sin, halves, position_R, table_RP, keys_PKTD, values_PKTD, num_heads):
+    """Turn queries and keys by their row's position, in place, and write keys and values into the row's page.
+
+    Coordinates that turn together are neighbours, or k and k + D/2 if `halves`.
+    """
     heads, page_size, width = keys_PKTD.shape[1:]
+    step, apart = (1, width // 2) if halves else (2, 1)
     for r in range(position_R.shape[0]):
         position = position_R[r]
         for head in range(num_heads + heads):
             pairs = qkv_RO[r, head * width : (head + 1) * width]
             for k in range(cos.shape[1]):
-                a, b = pairs[2 * k], pairs[2 * k + 1]
-                pairs[2 * k] = a * cos[position, k] - b * sin[position, k]
-                pairs[2 * k + 1] = a * sin[position, k] + b * cos[position, k]
+                first, second = step * k, step * k + apart
+                a, b = pairs[first], pairs[second]
+                pairs[first] = a * cos[position, k] - b * sin[position, k]
+                pairs[second] = a * sin[position, k] + b * cos[position, k]
         page, slot = table_RP[r, position // page_size], position % page_size
         for head in range(heads):
             key, value = (num_heads + head) * width, (num_heads + heads + head) * width
@@ -143,7 +127,7 @@ def rotate_and_store(qkv_RO, cos, sin, position_R, table_RP, keys_PKTD, values_P
             values_PKTD[page, head, slot] = qkv_RO[r, value : value + width]
 
 
-@njit(parallel=True, fastmath=LANES, cache=True)
+@njit(parallel=True, fastmath=LANES)
 def attend(qkv_RO, keys_PKTD, values_PKTD, table_RP, position_R, y_RI):
     """softmax(q K^T / sqrt(D)) V per row and head, over the keys up to the row's own position."""
     heads, page_size, width = keys_PKTD.shape[1:]
