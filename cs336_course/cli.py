@@ -82,7 +82,7 @@ COMMANDS = {
     "alignment expert-iteration": ("cs336_alignment.cli:expert_iteration", "sample, keep what is right, imitate it, repeat"),
     "alignment reward-model": ("cs336_alignment.cli:reward_model", "learn a score from preference pairs"),
     "alignment evaluate": ("cs336_alignment.evaluation.cli:evaluate", "word problems, GSM8K, MMLU, CORE, IFEval ... with intervals"),
-    "alignment chat-sft": ("cs336_alignment.chat.training:chat_sft", "teach a model to chat, with or without the calculator"),
+    "alignment chat-sft": ("cs336_alignment.chat.cli:chat_sft", "teach a model to chat, with or without the calculator"),
     "chat": ("cs336_alignment.chat.cli:chat", "talk with a model in the terminal, or on a page in the browser"),
 }
 RESUMABLE = {"tour", "train", "data get", "basics ablate", "basics objectives", "scaling sweep", "scaling solve",

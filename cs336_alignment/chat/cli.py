@@ -1,16 +1,21 @@
-"""`cs336 chat`: talk with a model, in the terminal or on a page in the browser. Read next: `terminal.py`, `web.py`."""
+"""`cs336 chat` and `cs336 alignment chat-sft`: talk with a model, and make one that can be talked with.
+
+Read next: `terminal.py`, `web.py`, `training.py`.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from cs336_basics.runs.command_line import parse
+from cs336_alignment.sft import SftConfig
+from cs336_basics.runs.command_line import parse, print_result
 
 Switch = tyro.conf.FlagCreatePairsOff[bool]
 
@@ -87,3 +92,51 @@ def chat(argv: list[str]) -> None:
 def _announce(address: str) -> None:
     """Tell where the page is."""
     print(f"chat at {address}   (Ctrl-C ends it)", flush=True)
+
+
+@dataclass(frozen=True)
+class ChatSft:
+    """Teach a model to chat: supervised fine-tuning on conversations, from files or from generated tasks."""
+
+    model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
+    """run directory of `cs336 train`, or a folder with model.pt and model_config.json"""
+    conversations: tuple[Path, ...] = ()
+    """files with one {"messages": [{"role": ..., "content": ...}, ...]} per line"""
+    tasks: tuple[str, ...] = ()
+    """generated tasks as questions and answers: word-problems, arithmetic, sorting, countdown, gsm8k"""
+    tools: Switch = False
+    """calculate the steps of the tasks with the calculator"""
+    out: Path = Path("runs/chat")
+    """directory of the run and of the chat model"""
+    training: SftConfig = field(default_factory=lambda: SftConfig(num_steps=300))
+    """how to train"""
+    tokenizer: Path | None = None
+    """folder of the tokenizer; by default the one the model was trained with"""
+    device: str = "auto"
+    """cpu, cuda, mps, or auto: a GPU where there is one"""
+    json: Switch = False
+    """print the summary as JSON"""
+
+    def __post_init__(self) -> None:
+        if not self.conversations and not self.tasks:
+            raise ValueError("nothing to learn from: name files with --conversations or tasks with --tasks")
+
+
+def chat_sft(argv: list[str]) -> None:
+    """`cs336 alignment chat-sft`."""
+    example = "alignment chat-sft runs/tour/pretraining --tasks arithmetic --tools"
+    o = parse(ChatSft, argv, "alignment chat-sft", example=example)
+    from cs336_alignment.chat.conversations import encode_conversations
+    from cs336_alignment.chat.training import gather_conversations, with_chat_tokens
+    from cs336_alignment.chat_format import ChatFormat
+    from cs336_alignment.sft import SftTrainer
+    from cs336_alignment.training_run import run_training
+    from cs336_basics.cli import load_model, load_tokenizer
+
+    model, tokenizer = with_chat_tokens(load_model(o.model, o.device), load_tokenizer(o.model, o.tokenizer))
+    found = gather_conversations(o.conversations, o.tasks, tools=o.tools, seed=o.training.seed)
+    rows = encode_conversations(ChatFormat(tokenizer), found, context_length=model.config.context_length)
+    trainer = SftTrainer(model, tokenizer, (), o.training, encoded=rows)
+    stored = dataclasses.replace(o, json=False)
+    summary = run_training(trainer, o.out, kind="chat sft", config=stored, tokenizer=tokenizer)
+    print_result({**summary, "rows": len(rows), "talk to it": f"cs336 chat {o.out}"}, as_json=o.json)

@@ -119,7 +119,7 @@ function chip(token) {
   made.title = `${JSON.stringify(token.text)}, id ${token.id}${share}, ${token.mask ? "written by the model" : "given"}`;
   if (token.mask && p !== null) {
     const bits = Math.min(1, -Math.log2(Math.max(p, 1e-9)) / 7);
-    made.style.backgroundColor = `rgba(var(--heat), ${(0.75 * bits).toFixed(3)})`;
+    made.style.backgroundColor = `rgba(var(--heat), ${(0.55 * bits).toFixed(3)})`;
   }
   return made;
 }

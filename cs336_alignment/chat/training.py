@@ -10,82 +10,37 @@ Read next: `cs336_alignment/sft.py`, which does the training.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
-
-from cs336_alignment.sft import SftConfig
+from cs336_alignment.chat.conversations import read_conversations, task_conversation
+from cs336_alignment.tasks.catalogue import TASKS
 from cs336_basics.model import TransformerLM
-from cs336_basics.runs.command_line import parse, print_result
 from cs336_basics.tokenization.chat_tokens import add_chat_tokens
 from cs336_basics.tokenization.tokenizer import Tokenizer
 
-Switch = tyro.conf.FlagCreatePairsOff[bool]
 
+def gather_conversations(
+    paths: Sequence[Path], tasks: Sequence[str], *, tools: bool, seed: int
+) -> list[dict[str, Any]]:
+    """The conversations of all files, and the worked solutions of all tasks.
 
-@dataclass(frozen=True)
-class ChatSft:
-    """Teach a model to chat: supervised fine-tuning on conversations, from files or from generated tasks."""
-
-    model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
-    """run directory of `cs336 train`, or a folder with model.pt and model_config.json"""
-    conversations: tuple[Path, ...] = ()
-    """files with one {"messages": [{"role": ..., "content": ...}, ...]} per line"""
-    tasks: tuple[str, ...] = ()
-    """generated tasks as questions and answers: word-problems, arithmetic, sorting, countdown, gsm8k"""
-    tools: Switch = False
-    """calculate the steps of the tasks with the calculator"""
-    out: Path = Path("runs/chat")
-    """directory of the run and of the chat model"""
-    training: SftConfig = field(default_factory=lambda: SftConfig(num_steps=300))
-    """how to train"""
-    tokenizer: Path | None = None
-    """folder of the tokenizer; by default the one the model was trained with"""
-    device: str = "auto"
-    """cpu, cuda, mps, or auto: a GPU where there is one"""
-    json: Switch = False
-    """print the summary as JSON"""
-
-    def __post_init__(self) -> None:
-        if not self.conversations and not self.tasks:
-            raise ValueError("nothing to learn from: name files with --conversations or tasks with --tasks")
-
-
-def chat_sft(argv: list[str]) -> None:
-    """`cs336 alignment chat-sft`."""
-    example = "alignment chat-sft runs/tour/pretraining --tasks arithmetic --tools"
-    o = parse(ChatSft, argv, "alignment chat-sft", example=example)
-    from cs336_alignment.chat.conversations import encode_conversations
-    from cs336_alignment.chat_format import ChatFormat
-    from cs336_alignment.sft import SftTrainer
-    from cs336_alignment.training_run import run_training
-    from cs336_basics.cli import load_model, load_tokenizer
-
-    model, tokenizer = with_chat_tokens(load_model(o.model, o.device), load_tokenizer(o.model, o.tokenizer))
-    rows = encode_conversations(ChatFormat(tokenizer), gather(o), context_length=model.config.context_length)
-    trainer = SftTrainer(model, tokenizer, (), o.training, encoded=rows)
-    stored = dataclasses.replace(o, json=False)
-    summary = run_training(trainer, o.out, kind="chat sft", config=stored, tokenizer=tokenizer)
-    print_result({**summary, "rows": len(rows), "talk to it": f"cs336 chat {o.out}"}, as_json=o.json)
-
-
-def gather(options: ChatSft) -> list[dict[str, Any]]:
-    """The conversations of all files and tasks.
+    Args:
+        paths: see `read_conversations`.
+        tasks: names in `TASKS`.
+        tools: calculate the steps of the solutions with the calculator.
+        seed: of the tasks' problems.
 
     Raises:
         ValueError: an unknown task, or a broken file.
     """
-    from cs336_alignment.chat.conversations import read_conversations, task_conversation
-    from cs336_alignment.tasks.catalogue import TASKS
-
-    conversations = [c for path in options.conversations for c in read_conversations(path)]
-    for name in options.tasks:
+    conversations = [conversation for path in paths for conversation in read_conversations(path)]
+    for name in tasks:
         if name not in TASKS:
             raise ValueError(f"unknown task {name!r}; there are {', '.join(TASKS)}")
-        examples = TASKS[name]().examples("sft", options.training.seed)
-        conversations += [task_conversation(example, tools=options.tools) for example in examples]
+        examples = TASKS[name]().examples("sft", seed)
+        conversations += [task_conversation(example, tools=tools) for example in examples]
     return conversations
 
 

@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from cs336_alignment.evaluation import suites
-from cs336_alignment.evaluation.cli import Evaluate
 from cs336_alignment.evaluation.core_metric import read_core_bundle
 from cs336_alignment.evaluation.generation import Respond
 from cs336_alignment.evaluation.instruction_following import InstructionPrompt, generated_prompts, read_ifeval
@@ -38,6 +37,9 @@ from cs336_alignment.tasks.instruction_sets import (
 )
 from cs336_alignment.tasks.mmlu import read_mmlu
 from cs336_alignment.text_tokenizer import TextTokenizer
+
+if TYPE_CHECKING:
+    from cs336_alignment.evaluation.cli import Evaluate
 
 Item = TypeVar("Item")
 Test = Callable[[suites.Advance], SuiteResult]
@@ -202,8 +204,10 @@ class Bench:
         made = [Instruction(base.instruction, output, name, base.dataset) for base, output in pairs]
         write_alpaca_eval(self.o.out / "alpaca_eval_outputs.json", made)
         asked, s = self._judge_responder(), self.subject
+        if asked is not None:
+            return suites.pairwise_suite(ModelJudge(asked), str(self.o.judge), baseline, outputs)
         own = LikelihoodJudge(s.model, s.text.encode, s.first_id, s.context_length)
-        return suites.pairwise_suite(own if asked is None else ModelJudge(asked), baseline, outputs)
+        return suites.pairwise_suite(own, "none: likelihood under the model itself", baseline, outputs)
 
     def _safety(self, advance: suites.Advance) -> SuiteResult:
         prompts = self._limited(read_simple_safety(self.o.safety))

@@ -230,7 +230,9 @@ def following_suite(name: str, prompts: Sequence[InstructionPrompt], responses: 
     )
 
 
-def pairwise_suite(judge: Judge, baseline: Sequence[Instruction], outputs: Sequence[str]) -> SuiteResult:
+def pairwise_suite(
+    judge: Judge, judge_name: str, baseline: Sequence[Instruction], outputs: Sequence[str]
+) -> SuiteResult:
     """The model's outputs against a baseline's, both orders."""
     triples = [(base.instruction, base.output, output) for base, output in zip(baseline, outputs, strict=True)]
     judgements = judge_pairs(judge, triples)
@@ -242,6 +244,7 @@ def pairwise_suite(judge: Judge, baseline: Sequence[Instruction], outputs: Seque
     return SuiteResult(
         "alpaca_eval", "win rate", found.win_rate, [], records, 0.5,
         {
+            "judge": judge_name,
             "win rate at equal length": found.length_controlled,
             "preference for the first position": found.first_position,
             "verdicts that turn with the order": found.disagreements,
