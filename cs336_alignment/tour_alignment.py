@@ -72,15 +72,15 @@ def _muon(rate: float, num_steps: int) -> OptimizerConfig:
 
 def _grpo(num_steps: int) -> GrpoConfig:
     return method_config(
-        "dr_grpo", num_steps=num_steps, prompts_per_step=16, group_size=8, max_tokens=40, minibatches=2,
-        importance="grpo", cliprange=0.2, eval_every=20, eval_examples=150, sample_every=20, optimizer=_adamw(6e-4, 5),
+        "dr_grpo", num_steps=num_steps, prompts_per_step=16, group_size=8, max_tokens=48, minibatches=2,
+        importance="grpo", cliprange=0.2, eval_every=20, eval_examples=100, sample_every=20, checkpoint_every=10, optimizer=_adamw(6e-4, 5),
     )  # fmt: skip
 
 
 DEFAULT = AlignmentStageOptions(  # about 3 minutes on two CPU cores
     PipelineOptions(
-        task=WordProblems(max_steps=2, largest=20, sizes=SplitSizes(sft=4000, preference=400, rl=2500, test=400)),
-        sft=SftConfig(num_steps=200, batch_size=32, optimizer=_muon(3e-3, 200), checkpoint_every=50),
+        task=WordProblems(max_steps=3, largest=10, sizes=SplitSizes(sft=5000, preference=300, rl=2000, test=400)),
+        sft=SftConfig(num_steps=300, batch_size=32, optimizer=_muon(4e-3, 300), eval_examples=100, checkpoint_every=50),
         dpo=DpoConfig(num_steps=30, batch_size=16, nll_coefficient=0.2, optimizer=_adamw(1e-4, 5)),
         grpo=_grpo(60), pair_problems=200, validation_pairs=30,
     )
@@ -97,7 +97,7 @@ QUICK = AlignmentStageOptions(  # about 20 seconds; too short for the target
 
 SCRATCH = replace(  # for a model of 160,000 weights that has read nothing yet; see benchmarks/bench_alignment.py
     DEFAULT.pipeline,
-    task=WordProblems(max_steps=3, largest=12, sizes=SplitSizes(sft=6000, preference=400, rl=2500, test=600)),
+    task=WordProblems(max_steps=3, largest=10, sizes=SplitSizes(sft=6000, preference=400, rl=2500, test=600)),
     sft=SftConfig(num_steps=300, batch_size=32, optimizer=_muon(5e-3, 300), checkpoint_every=50),
     grpo=_grpo(60),
 )
