@@ -126,7 +126,9 @@ def link(arg: Any = None, style: Style = None, **kwargs: Any) -> None:
         say(Rendering("link", arg.label(), style=look, reference=fields))
         return
     if not callable(arg) and not inspect.ismodule(arg):
-        raise TypeError(f"link takes a Reference, an address, a function, a class or a module; got {type(arg).__name__}")
+        raise TypeError(
+            f"link takes a Reference, an address, a function, a class or a module; got {type(arg).__name__}"
+        )
     say(Rendering("link", getattr(arg, "__name__", str(arg)), style=look, target=_place(arg)))
 
 
@@ -154,7 +156,11 @@ def plot(spec: Any, style: Style = None, alt: str | None = None) -> None:
         style: CSS properties.
         alt: what the drawing shows, in words, for readers who cannot see it.
     """
-    say(Rendering("plot", picture_of(spec), style=dict(style or {}), alt=alt, spec=spec if isinstance(spec, dict) else None))
+    say(
+        Rendering(
+            "plot", picture_of(spec), style=dict(style or {}), alt=alt, spec=spec if isinstance(spec, dict) else None
+        )
+    )
 
 
 def note(message: str, style: Style = None) -> None:
@@ -177,7 +183,9 @@ def quiz(question: str, answer: str, **values: float | str) -> None:
                   values=dict(values)))  # fmt: skip
 
 
-def exercise(task: str, *, function: Callable[..., Any] | type | None = None, test: str = "", **values: float | str) -> None:
+def exercise(
+    task: str, *, function: Callable[..., Any] | type | None = None, test: str = "", **values: float | str
+) -> None:
     """Something to do, with the function of the assignment that it prepares and the test that checks it.
 
     Args:

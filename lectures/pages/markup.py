@@ -16,7 +16,9 @@ from functools import cache, partial
 from html import escape
 from typing import Any
 
-_TAGS = re.compile(r"</?(?:br|b|i|em|strong|sub|sup|u|s|kbd|mark)\s*/?>|<font color=[\"']?[#\w]+[\"']?>|</font>", re.IGNORECASE)
+_TAGS = re.compile(
+    r"</?(?:br|b|i|em|strong|sub|sup|u|s|kbd|mark)\s*/?>|<font color=[\"']?[#\w]+[\"']?>|</font>", re.IGNORECASE
+)
 _FONT = re.compile(r"<font color=[\"']?([#\w]+)[\"']?>", re.IGNORECASE)
 
 
@@ -95,9 +97,10 @@ def _parser() -> Any:
     except ImportError as error:
         raise ImportError(f"{error}; lecture pages need: pip install 'cs336[lectures]'") from error
     parser = MarkdownIt("commonmark", {"html": True, "highlight": _fenced}).enable(["table", "strikethrough"])
-    parser.use(dollarmath_plugin, allow_space=False, double_inline=True)
-    for name, rule in (("math_inline", _math), ("math_inline_double", _math), ("math_block", _math)):
-        parser.add_render_rule(name, partial(rule, display=name != "math_inline"))
+    parser.use(dollarmath_plugin, allow_space=False, allow_digits=False, double_inline=True)
+    parser.add_render_rule("math_inline", _inline_math)
+    parser.add_render_rule("math_inline_double", _display_math)
+    parser.add_render_rule("math_block", _display_math)
     parser.add_render_rule("html_inline", _html)
     parser.add_render_rule("html_block", _html)
     parser.add_render_rule("link_open", _link)
@@ -107,9 +110,14 @@ def _parser() -> Any:
     return parser
 
 
-def _math(_: Any, tokens: Any, index: int, options: Any, env: Any, *, display: bool) -> str:
-    """A formula."""
-    return str(env["markup"].math(tokens[index].content.strip(), display=display))
+def _inline_math(_: Any, tokens: Any, index: int, options: Any, env: Any) -> str:
+    """A formula in a line."""
+    return str(env["markup"].math(tokens[index].content.strip(), display=False))
+
+
+def _display_math(_: Any, tokens: Any, index: int, options: Any, env: Any) -> str:
+    """A formula on a line of its own."""
+    return str(env["markup"].math(tokens[index].content.strip(), display=True))
 
 
 def _html(_: Any, tokens: Any, index: int, options: Any, env: Any) -> str:
@@ -171,7 +179,11 @@ def coloured_lines(source: str, language: str = "python") -> list[str]:
 
 def _span(kind: str, text: str) -> str:
     """Text in a class; text of no kind and names plain."""
-    return f'<span class="{kind}">{escape(text, quote=False)}</span>' if kind not in ("", "n", "w") else escape(text, quote=False)
+    return (
+        f'<span class="{kind}">{escape(text, quote=False)}</span>'
+        if kind not in ("", "n", "w")
+        else escape(text, quote=False)
+    )
 
 
 def _comment(text: str) -> str:
@@ -184,8 +196,24 @@ def _comment(text: str) -> str:
 
 def colour_styles() -> str:
     """Style rules for the colours of code, light and dark, within the contrast that WCAG AA asks for."""
-    light = {"k": "#9a2393", "s": "#1a6b3a", "m": "#8a4600", "c": "#5f6b7a", "f": "#1f56b5", "b": "#0b6a7a", "d": "#7a4d00"}
-    dark = {"k": "#e08ce0", "s": "#86d39a", "m": "#f0b070", "c": "#9aa6b6", "f": "#8fb8ff", "b": "#74cfe0", "d": "#e6c06a"}
+    light = {
+        "k": "#9a2393",
+        "s": "#1a6b3a",
+        "m": "#8a4600",
+        "c": "#5f6b7a",
+        "f": "#1f56b5",
+        "b": "#0b6a7a",
+        "d": "#7a4d00",
+    }
+    dark = {
+        "k": "#e08ce0",
+        "s": "#86d39a",
+        "m": "#f0b070",
+        "c": "#9aa6b6",
+        "f": "#8fb8ff",
+        "b": "#74cfe0",
+        "d": "#e6c06a",
+    }
     groups = {
         "k": ".k,.kn,.kd,.kc,.kr,.ow", "s": ".s1,.s2,.sd,.sa,.s,.sb,.sr,.si,.se,.sx", "m": ".mi,.mf,.mh,.mb,.mo,.il",
         "c": ".c1,.c,.ch,.cm", "f": ".nf,.fm,.nc", "b": ".nb,.bp,.vm,.kt", "d": ".nd,.ne",
@@ -193,7 +221,8 @@ def colour_styles() -> str:
 
     def rules(colours: dict[str, str], prefix: str) -> str:
         return "".join(
-            f"{','.join(f'{prefix}{name}' for name in groups[key].split(','))}{{color:{colour}}}" for key, colour in colours.items()
+            f"{','.join(f'{prefix}{name}' for name in groups[key].split(','))}{{color:{colour}}}"
+            for key, colour in colours.items()
         )
 
     night = rules(dark, ":root[data-theme=dark] ")

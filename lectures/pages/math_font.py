@@ -37,7 +37,9 @@ def _cut(letters: frozenset[str]) -> str:
                              drop_tables=["DSIG", "GPOS"], name_IDs=[0, 1, 2, 13])  # fmt: skip
     font = subset.load_font(str(_file()), options, lazy=True)
     cutter = subset.Subsetter(options)
-    cutter.populate(text="".join(sorted(letters)) + "".join(map(_italic, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")))
+    cutter.populate(
+        text="".join(sorted(letters)) + "".join(map(_italic, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"))
+    )
     cutter.subset(font)
     stream = io.BytesIO()
     subset.save_font(font, stream, options)

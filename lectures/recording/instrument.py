@@ -185,7 +185,11 @@ class _Yields(ast.NodeTransformer):
     def generic_visit(self, node: ast.AST) -> ast.AST:
         """Leave out statements inside a compound one: they are visited on their own."""
         for name, value in ast.iter_fields(node):
-            if isinstance(value, list) and value and isinstance(value[0], (ast.stmt, ast.ExceptHandler, ast.match_case)):
+            if (
+                isinstance(value, list)
+                and value
+                and isinstance(value[0], (ast.stmt, ast.ExceptHandler, ast.match_case))
+            ):
                 continue
             if isinstance(value, list):
                 setattr(node, name, [self.visit(v) if isinstance(v, ast.AST) else v for v in value])

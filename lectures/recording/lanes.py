@@ -55,7 +55,14 @@ def spawn(function: Callable[..., Any], world_size: int, *args: Any, **kwargs: A
         raise ValueError(f"spawn needs a function at the top level of the lecture; got {function!r}")
     recorder: Any = LISTENER.get()
     with tempfile.TemporaryDirectory() as folder:
-        task = (path, function.__qualname__, world_size, (*args, *kwargs.values()), folder, recorder and recorder.limits)
+        task = (
+            path,
+            function.__qualname__,
+            world_size,
+            (*args, *kwargs.values()),
+            folder,
+            recorder and recorder.limits,
+        )
         results = _run_ranks(task, world_size, Path(folder))
     failures = [f"rank {rank}:\n{result['error']}" for rank, result in enumerate(results) if result.get("error")]
     if recorder is not None:
@@ -137,7 +144,12 @@ def watch_messages(recorder: Any) -> list[tuple[str, int]]:
 
     for name in COLLECTIVES:
         setattr(dist, name, watched(getattr(dist, name), "all", None))
-    for name, kind, peer in (("send", "send", "dst"), ("recv", "recv", "src"), ("isend", "send", "dst"), ("irecv", "recv", "src")):
+    for name, kind, peer in (
+        ("send", "send", "dst"),
+        ("recv", "recv", "src"),
+        ("isend", "send", "dst"),
+        ("irecv", "recv", "src"),
+    ):
         setattr(dist, name, watched(getattr(dist, name), kind, peer))
     return events
 
@@ -147,7 +159,9 @@ def lane_of(recorder: Any, rank: int, events: list[tuple[str, int]]) -> dict[str
     files = [(file.path, file.source) for file in recorder.files]
     copied = ("frames", "steps", "changes", "values", "said", "output", "clocks", "problems")
     places = {"offsets": recorder.offsets, "function_offsets": recorder.function_offsets}
-    return {"rank": rank, "events": events, "files": files, **places} | {name: getattr(recorder, name) for name in copied}
+    return {"rank": rank, "events": events, "files": files, **places} | {
+        name: getattr(recorder, name) for name in copied
+    }
 
 
 def merge_lanes(recorder: Any, lanes: list[dict[str, Any]]) -> None:

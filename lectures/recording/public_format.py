@@ -81,7 +81,9 @@ def _renderings(said: dict[str, Any]) -> list[dict[str, Any]]:
     """One thing said, as renderings of the public format."""
     kind = said["type"]
     if kind == "markdown":
-        style = said.get("style", {}) | ({"fontFamily": "monospace", "whiteSpace": "pre"} if said.get("verbatim") else {})
+        style = said.get("style", {}) | (
+            {"fontFamily": "monospace", "whiteSpace": "pre"} if said.get("verbatim") else {}
+        )
         return [_rendering("markdown", said["data"], style)]
     if kind == "link":
         return [_link(said)]

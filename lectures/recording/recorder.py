@@ -79,7 +79,9 @@ class Frame:
     def __enter__(self) -> Frame:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.recorder.leave(self, error)
 
     def suspend(self, value: Any) -> Any:
@@ -327,16 +329,27 @@ class Recorder:
         """The number of the statement of a function that holds a line."""
         file, entry = self.functions[function]
         for number, statement in reversed(list(enumerate(self.statements))):
-            if statement.file == file and statement.first <= line <= statement.last and entry.first <= line <= entry.last:
+            if (
+                statement.file == file
+                and statement.first <= line <= statement.last
+                and entry.first <= line <= entry.last
+            ):
                 return number
         return default
 
     def _step(
-        self, kind: str, frame: Frame, number: int, names: Mapping[str, Any] | None, extra: tuple[str, Any] | None = None
+        self,
+        kind: str,
+        frame: Frame,
+        number: int,
+        names: Mapping[str, Any] | None,
+        extra: tuple[str, Any] | None = None,
     ) -> None:
         """Write down one step."""
         if len(self.steps) >= self.limits.max_steps:
-            self.stop(f"more than {self.limits.max_steps:,} steps; mark long loops with @every N or calls with @stepover")
+            self.stop(
+                f"more than {self.limits.max_steps:,} steps; mark long loops with @every N or calls with @stepover"
+            )
         said, self._pending = self._pending, []
         statement = self.statements[number]
         if statement.animate and len(said) > 1:
@@ -374,7 +387,9 @@ class Recorder:
         """
         raise LectureStopped(reason)
 
-    def _changed(self, frame: Frame, statement: Statement, names: Mapping[str, Any], kind: str) -> list[tuple[str, int]]:
+    def _changed(
+        self, frame: Frame, statement: Statement, names: Mapping[str, Any], kind: str
+    ) -> list[tuple[str, int]]:
         """The values on show in this frame that are not as they were."""
         shown, changes = frame.shown, []
         asked = set(statement.inspect) if kind in (LINE, DEF, RETURN) else set()
@@ -419,7 +434,9 @@ class Recorder:
         """Note an inspected name that has no value."""
         path = self.files[statement.file].path
         problem = Problem(path, statement.first, f"@inspect {name}: it has no value after this statement")
-        if not any(p.path == path and p.line == statement.first and f"@inspect {name}:" in p.text for p in self.problems):
+        if not any(
+            p.path == path and p.line == statement.first and f"@inspect {name}:" in p.text for p in self.problems
+        ):
             self.problems.append(problem)
 
     def intern(self, value: Any) -> int:

@@ -82,7 +82,9 @@ def load_module(path: Path, recorder: Recorder | None, name: str | None = None) 
 
 def _execute(module: types.ModuleType, path: Path, recorder: Recorder) -> None:
     """Run a file's rewritten code as the body of `module`."""
-    file = read_statements(path.read_text(encoding="utf-8"), shown_path(path, recorder.folder), file=len(recorder.files))
+    file = read_statements(
+        path.read_text(encoding="utf-8"), shown_path(path, recorder.folder), file=len(recorder.files)
+    )
     offset, function_offset = recorder.add_file(file, module.__dict__)
     tree = instrument(file, offset=offset, function_offset=function_offset)
     module.__dict__[HOOK] = recorder
@@ -182,7 +184,7 @@ def record_here(path: Path, *, limits: Limits) -> dict[str, Any]:
 
 def _where(recorder: Recorder, error: BaseException | None = None) -> str:
     """File and line of the last step, or of the innermost line of the lecture in a traceback."""
-    names = {str((FOLDER.parent / f.path)): f.path for f in recorder.files} | {
+    names = {str(FOLDER.parent / f.path): f.path for f in recorder.files} | {
         str(recorder.folder / f.path): f.path for f in recorder.files
     }
     frames = traceback.extract_tb(error.__traceback__) if error else []

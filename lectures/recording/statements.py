@@ -55,6 +55,7 @@ class Statement:
         first, last: physical lines, from 1, both included.
         function: index into `SourceFile.functions`; -1 at module level.
         says: it is an expression statement, which may be shown as what it says instead of as code.
+        boilerplate: imports, the module's docstring and `if __name__ ...`, which a reader may skip.
     """
 
     file: int
@@ -62,6 +63,7 @@ class Statement:
     last: int
     function: int
     says: bool = False
+    boilerplate: bool = False
     inspect: list[str] = field(default_factory=list)
     clear: list[str] = field(default_factory=list)
     stepover: bool = False
@@ -126,7 +128,8 @@ def _number(result: SourceFile, file: int) -> None:
             node.number = len(result.statements)  # type: ignore[attr-defined]
             is_expression = isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant)
             first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
-            result.statements.append(Statement(file, first, header_end(node), function, says=is_expression))
+            result.statements.append(Statement(file, first, header_end(node), function, says=is_expression,
+                                               boilerplate=body is result.tree.body and _is_boilerplate(node)))  # fmt: skip
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 result.functions.append(_function(node, first, prefix))
                 visit(node.body, len(result.functions) - 1, f"{prefix}{node.name}.")
@@ -137,6 +140,15 @@ def _number(result: SourceFile, file: int) -> None:
                     visit(block, function, prefix)
 
     visit(result.tree.body, -1, "")
+
+
+def _is_boilerplate(node: ast.stmt) -> bool:
+    """Whether a statement at module level only sets things up."""
+    if isinstance(node, ast.If):
+        return any(isinstance(n, ast.Name) and n.id == "__name__" for n in ast.walk(node.test))
+    if isinstance(node, ast.Assign):
+        return any(isinstance(t, ast.Name) and t.id == "__lecture_visible__" for t in node.targets)
+    return isinstance(node, (ast.Import, ast.ImportFrom)) or isinstance(node, ast.Expr)
 
 
 def _function(node: ast.FunctionDef | ast.AsyncFunctionDef, first: int, prefix: str) -> Function:
@@ -172,7 +184,9 @@ def header_end(node: ast.stmt) -> int:
         inner = [node.body]
     if not inner:
         return node.end_lineno or node.lineno
-    parts = [child for child in ast.iter_child_nodes(node) if isinstance(child, (ast.expr, ast.arguments, ast.withitem))]
+    parts = [
+        child for child in ast.iter_child_nodes(node) if isinstance(child, (ast.expr, ast.arguments, ast.withitem))
+    ]
     ends = [n.end_lineno for part in parts for n in ast.walk(part) if getattr(n, "end_lineno", None)]
     end = max([node.lineno, *filter(None, ends)])
     return min(end, max(inner[0][0].lineno - 1, node.lineno))

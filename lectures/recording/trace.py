@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from lectures.recording.recorder import Recorder
-from lectures.recording.statements import SourceFile
+from lectures.recording.statements import SourceFile, Statement
 
 VERSION = 1
-SAYS, HIDE = 1, 2  # flags of a statement
+SAYS, HIDE, BOILERPLATE = 1, 2, 4  # flags of a statement
 
 
 def make_trace(recorder: Recorder, path: Path, *, seconds: float, error: dict[str, Any] | None) -> dict[str, Any]:
@@ -88,11 +88,15 @@ def _file(file: SourceFile, recorder: Recorder, number: int) -> dict[str, Any]:
         "path": file.path,
         "source": file.source,
         "statements": [
-            [s.first, s.last, s.function + offset if s.function >= 0 else -1, SAYS * s.says + HIDE * s.hide]
-            for s in file.statements
+            [s.first, s.last, s.function + offset if s.function >= 0 else -1, _flags(s)] for s in file.statements
         ],
         "functions": [[f.name, f.first, f.last, f.statement + first, f.docstring] for f in file.functions],
     }
+
+
+def _flags(statement: Statement) -> int:
+    """The flags of a statement as one number."""
+    return SAYS * statement.says + HIDE * statement.hide + BOILERPLATE * statement.boilerplate
 
 
 def _columns(names: tuple[str, ...], rows: Any) -> dict[str, list[Any]]:

@@ -71,7 +71,9 @@ class Snapshots:
         head = {"t": type(value).__name__, "n": len(value)}
         if depth >= MAX_DEPTH:
             return head
-        items = sorted(value, key=guarded_repr)[:MAX_ITEMS] if isinstance(value, (set, frozenset)) else value[:MAX_ITEMS]
+        items = (
+            sorted(value, key=guarded_repr)[:MAX_ITEMS] if isinstance(value, (set, frozenset)) else value[:MAX_ITEMS]
+        )
         return head | {"v": [self.snapshot(item, depth + 1) for item in items]}
 
     def _dict(self, value: dict[Any, Any], depth: int) -> Json:
@@ -172,7 +174,9 @@ def _fields(value: Any) -> list[tuple[str, Any]] | None:
     """The fields of a dataclass, a named tuple or something with asdict(); None for other objects."""
     try:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return [(f.name, getattr(value, f.name)) for f in dataclasses.fields(value) if f.repr and hasattr(value, f.name)]
+            return [
+                (f.name, getattr(value, f.name)) for f in dataclasses.fields(value) if f.repr and hasattr(value, f.name)
+            ]
         if callable(getattr(value, "asdict", None)) and not isinstance(value, type):
             return [(str(name), item) for name, item in value.asdict().items()]
     except Exception:  # the author's own asdict or property: shown by repr instead
