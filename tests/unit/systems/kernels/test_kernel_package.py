@@ -34,7 +34,8 @@ def python(*arguments: str, **environment: str) -> str:
     [
         (90, "flash_forward d=64 bf16 causal"), (90, "flash_backward_one_pass d=64 bf16 causal"),
         (90, "rms_norm_backward width=4096"), (90, "cross_entropy"),
-        *(pytest.param(capability, "", marks=pytest.mark.slow) for capability in (80, 90, 100)),
+        (80, "flash_forward d=64 bf16 causal"), (80, "cross_entropy_forward"),
+        (100, "flash_forward d=64 bf16 causal"),
     ],
 )  # fmt: skip
 def test_kernels_compile_for_a_gpu_that_is_not_here(capability, kernel, require, tmp_path):

@@ -80,7 +80,7 @@ def test_inputs_that_are_not_contiguous(name, request):
 @pytest.mark.parametrize("shape", [(1, 1), (1, 17), (40, 3)])
 def test_rms_norm_of_odd_shapes(shape, kernel_device):
     inputs = [randn(*shape, seed=0), randn(shape[-1], seed=1)]
-    assert_matches(RMSNormTriton.apply, rms_norm, inputs, device=kernel_device)
+    assert_matches(RMSNormTriton.apply, rms_norm, inputs, device=kernel_device, floor=1e-3)  # width 1: dx is nearly 0
 
 
 def test_rows_that_do_not_exist(kernel_device):

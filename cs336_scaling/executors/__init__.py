@@ -1,0 +1,1 @@
+"""Who runs experiments: a formula, a bank of measured runs, this machine, a Ray cluster, a Slurm cluster."""
