@@ -4,8 +4,8 @@ A lecture is a module with a `main()`; its sections are functions that `main()` 
 While the lecture is recorded, what is said goes to the record, at the statement that said it; in a plain run nothing
 happens, so that `python lectures/lecture_01.py` only checks that the lecture works.
 
-The calls and their arguments are those of the public course's lectures (`execute_util` of 2025, `edtrace` of 2026),
-so one of those runs unchanged. Two things differ, both for readers without a network: a picture on the web is shown as
+The calls and their arguments are those of the public course's lectures (`execute_util` of 2025, `edtrace` of
+2026), so one of those runs unchanged. Two things differ, both for readers without a network: a picture on the web is shown as
 a link and never fetched, and an arXiv address is not looked up (use a `Reference`).
 
 Left out: `make_graph` layouts other than given positions. Read next: `README.md` for authors, `recording/recorder.py`.
@@ -56,20 +56,23 @@ class Reference:
         return self.title or self.url or self.organization or "[reference]"
 
 
-def text(message: str, style: Style = None, verbatim: bool = False, **values: float | str) -> None:
+def text(message: str, style: Style = None, verbatim: bool = False, **values: Any) -> None:
     """Say something in Markdown with `$mathematics$`.
 
     Args:
         message: the text. A text of several lines loses its common indentation.
         style: CSS properties by their JavaScript names, such as {"color": "gray"}.
         verbatim: show it letter by letter in a fixed-width face.
-        values: numbers and words to put in place of `{name}` or `{name:.2f}` in the message, so that a translation,
-            which is found by the message, can place them too. Other braces stay as they are.
+        values: what to put in place of `{name}` or `{name:.2f}` in the message: numbers, words, or what `link` takes. So
+            a translation, which is found by the message, can place them too. Other braces stay as they are.
     """
     if "\n" in message and not verbatim:
         message = inspect.cleandoc(message)
-    filled = fill(message, values)
-    say(Rendering("markdown", filled, style=dict(style or {}), verbatim=verbatim, message=message, values=dict(values)))
+    values = {name: value.item() if hasattr(value, "item") else value for name, value in values.items()}
+    links = {name: _link(value) for name, value in values.items() if not isinstance(value, (str, int, float))}
+    words = values | {name: rendering.data for name, rendering in links.items()}
+    say(Rendering("markdown", fill(message, words), style=dict(style or {}), verbatim=verbatim, message=message,
+                  values=words, links={name: rendering.as_dict() for name, rendering in links.items()}))  # fmt: skip
 
 
 def fill(message: str, values: Mapping[str, float | str]) -> str:
@@ -109,27 +112,28 @@ def _picture(kind: str, url: str, style: Style, width: int | str | None, alt: st
 
 
 def link(arg: Any = None, style: Style = None, **kwargs: Any) -> None:
-    """Point to a work, an address, or a function or class whose source the reader can open.
+    """Point to a work, an address, or a function, class or module whose source the reader can open.
 
     Args:
         arg: a `Reference`, an address, a function, a class or a module; without it the keywords make a Reference.
         style: CSS properties.
         kwargs: the fields of a Reference.
     """
-    look = dict(style or {})
-    if arg is None:
-        arg = Reference(**kwargs)
-    elif isinstance(arg, str):
-        arg = url_reference(arg)
+    rendering = _link(Reference(**kwargs) if arg is None else url_reference(arg) if isinstance(arg, str) else arg)
+    rendering.style = dict(style or {})
+    say(rendering)
+
+
+def _link(arg: Any) -> Rendering:
+    """A link to a Reference or to something with a source."""
     if isinstance(arg, Reference):
         fields = {key: value for key, value in vars(arg).items() if value}
-        say(Rendering("link", arg.label(), style=look, reference=fields))
-        return
+        return Rendering("link", arg.label(), reference=fields)
     if not callable(arg) and not inspect.ismodule(arg):
         raise TypeError(
             f"link takes a Reference, an address, a function, a class or a module; got {type(arg).__name__}"
         )
-    say(Rendering("link", getattr(arg, "__name__", str(arg)), style=look, target=_place(arg)))
+    return Rendering("link", getattr(arg, "__name__", str(arg)), target=_place(arg))
 
 
 def url_reference(url: str) -> Reference:
@@ -203,7 +207,7 @@ def make_graph(
     nodes: Sequence[Mapping[str, Any]], edges: Sequence[Mapping[str, Any]], layout: str = "preset",
     stylesheet: Any = None, width: int | str = 500, height: int | str = 200,
 ) -> dict[str, Any]:  # fmt: skip
-    """A graph as Cytoscape describes it: nodes {"data": {"id", "label"}, "position": {"x", "y"}}, edges {"data": {...}}."""
+    """A graph as Cytoscape describes it: nodes {"data": {"id", "label"}, "position": {"x", "y"}} and edges {"data": ...}."""
     elements = {"nodes": [dict(n) for n in nodes], "edges": [dict(e) for e in edges]}
     return {"elements": elements, "layout": layout, "stylesheet": stylesheet, "width": width, "height": height}
 

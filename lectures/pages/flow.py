@@ -181,6 +181,6 @@ def _folded(units: list[tuple[tuple[int, int, int, int], str]]) -> str:
     if not any(unit[3] >= 0 for unit, _ in units):
         return body
     return (
-        f'<details class="boilerplate"><summary><span data-t="Imports and set-up">Imports and set-up</span> '
+        f'<details class="boilerplate"><summary><span data-t="Imports and constants">Imports and constants</span> '
         f"<small>{first}-{last}</small></summary>{body}</details>"
     )

@@ -188,7 +188,9 @@ def _span(kind: str, text: str) -> str:
 
 def _comment(text: str) -> str:
     """A comment, in which the directives to the recorder can be hidden."""
-    parts = re.split(r"(\s*(?:^#\s*)?@(?:inspect|clear|stepover|hide|animate|every)\b[^@]*)", text)
+    parts = re.split(
+        r"(\s*(?:^#\s*)?@(?:inspect|clear|stepover|hide|animate|every)\b[^@]*|\s*#\s*(?:fmt|noqa|type)\s*:.*)", text
+    )
     inner = "".join(f'<span class="directive">{escape(p, quote=False)}</span>' if i % 2 else escape(p, quote=False)
                     for i, p in enumerate(parts))  # fmt: skip
     return f'<span class="c1">{inner}</span>'

@@ -49,12 +49,28 @@ class SaidHtml:
         return "".join(parts + ([self._line(line, translate)] if line else []))
 
     def _line(self, said: Sequence[Said], translate: Translate) -> str:
-        """Texts and links in a row, read as one text; each link stands in it as a mark until the text is HTML."""
-        links = {f"\ue000{i}\ue001": self._link(r) for i, r in enumerate(said) if r["type"] == "link"}
-        marks = iter(links)
-        source = "".join(next(marks) if r["type"] == "link" else _translated(r, translate) for r in said)
+        """Texts and links in a row, read as one text."""
+        links: dict[str, str] = {}
+        source = "".join(
+            self._mark(r, links) if r["type"] == "link" else self._source(r, translate, links) for r in said
+        )
         style = next((r["style"] for r in said if r["type"] == "markdown" and r.get("style")), None)
-        html = _styled(self.markup.block(source), style)
+        return _styled(self._linked(source, links), style)
+
+    def _source(self, said: Said, translate: Translate, links: dict[str, str]) -> str:
+        """A text's Markdown, with marks for the links in it."""
+        marks = {name: self._mark(rendering, links) for name, rendering in said.get("links", {}).items()}
+        return _translated(said, translate, marks)
+
+    def _mark(self, said: Said, links: dict[str, str]) -> str:
+        """What stands for a link until the text around it is HTML."""
+        mark = f"\ue000{len(links)}\ue001"
+        links[mark] = self._link(said)
+        return mark
+
+    def _linked(self, source: str, links: Mapping[str, str]) -> str:
+        """Markdown to HTML, with the links in place of their marks."""
+        html = self.markup.block(source)
         for mark, link in links.items():
             html = html.replace(mark, link)
         return html
@@ -66,10 +82,10 @@ class SaidHtml:
 
     def _markdown(self, said: Said, translate: Translate) -> str:
         """Text."""
-        text = _translated(said, translate)
         if said.get("verbatim"):
-            return _styled(f'<pre class="verbatim" tabindex="0">{escape(text)}</pre>', said.get("style"))
-        return _styled(self.markup.block(text), said.get("style"))
+            text = escape(_translated(said, translate))
+            return _styled(f'<pre class="verbatim" tabindex="0">{text}</pre>', said.get("style"))
+        return self._line([said], translate)
 
     def _note(self, said: Said, translate: Translate) -> str:
         """A presenter's note."""
@@ -156,11 +172,11 @@ class SaidHtml:
         return f'<button type="button" class="source-link" data-source="{key}"><code>{escape(label)}</code></button>'
 
 
-def _translated(said: Said, translate: Translate) -> str:
-    """A text in the language of `translate`, with its values put in."""
+def _translated(said: Said, translate: Translate, marks: Mapping[str, str] | None = None) -> str:
+    """A text in the language of `translate`, with its values put in; `marks` replace values."""
     message = said.get("message")
-    found = translate(message) if message else ""
-    return fill(found, said.get("values", {})) if found and found != message else str(said["data"])
+    values = {**said.get("values", {}), **(marks or {})}
+    return fill(translate(message), values) if message else str(said["data"])
 
 
 def _outside(url: str, what: str) -> str:

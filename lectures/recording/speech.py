@@ -20,7 +20,8 @@ class Rendering:
         type: markdown, image, video, link, plot, note, quiz, exercise or graph.
         data: the text, the address, the label of a link, the drawing as SVG, or a graph.
         message: the text as the author wrote it, before values were put in: the key of its translations.
-        values: what was put in.
+        values: what was put in; of links their labels.
+        links: the links among them, as renderings.
     """
 
     type: str
@@ -29,6 +30,7 @@ class Rendering:
     verbatim: bool = False
     message: str = ""
     values: dict[str, Any] = field(default_factory=dict)
+    links: dict[str, Any] = field(default_factory=dict)
     path: str | None = None
     alt: str | None = None
     reference: dict[str, Any] | None = None

@@ -55,7 +55,7 @@ class Statement:
         first, last: physical lines, from 1, both included.
         function: index into `SourceFile.functions`; -1 at module level.
         says: it is an expression statement, which may be shown as what it says instead of as code.
-        boilerplate: imports, the module's docstring and `if __name__ ...`, which a reader may skip.
+        boilerplate: at module level and no function or class (imports, constants), which a reader may skip.
     """
 
     file: int
@@ -143,12 +143,8 @@ def _number(result: SourceFile, file: int) -> None:
 
 
 def _is_boilerplate(node: ast.stmt) -> bool:
-    """Whether a statement at module level only sets things up."""
-    if isinstance(node, ast.If):
-        return any(isinstance(n, ast.Name) and n.id == "__name__" for n in ast.walk(node.test))
-    if isinstance(node, ast.Assign):
-        return any(isinstance(t, ast.Name) and t.id == "__lecture_visible__" for t in node.targets)
-    return isinstance(node, (ast.Import, ast.ImportFrom)) or isinstance(node, ast.Expr)
+    """Whether a statement at module level only sets things up: all but functions and classes."""
+    return not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
 
 
 def _function(node: ast.FunctionDef | ast.AsyncFunctionDef, first: int, prefix: str) -> Function:

@@ -47,7 +47,7 @@ function search(query) {
     return make("li", {}, button);
   }));
 }
-const KINDS = () => [T("text"), T("code"), T("value")]; // so that the words are collected for translation
+const COLLECTED = () => [T("text"), T("code"), T("value"), T("returns"), T("yields"), T("raises")]; // for the translators
 
 function openSearch() {
   collect();

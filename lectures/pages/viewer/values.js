@@ -48,7 +48,7 @@ function items(rows, value, depth) {
     return row;
   }
   const list = make("table", { class: "items" });
-  for (const [key, item] of rows) list.append(make("tr", {}, make("th", { scope: "row" }, key), make("td", {}, valueBody(item, depth + 1))));
+  for (const [key, item] of rows) list.append(make("tr", {}, make("th", { scope: "row", class: key.length < 22 ? "short" : "" }, key), make("td", {}, valueBody(item, depth + 1))));
   const box = make("div", {}, list);
   if (value.n > rows.length) box.append(make("small", {}, T("and {n} more", { n: value.n - rows.length })));
   return box;
