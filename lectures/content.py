@@ -1,12 +1,12 @@
 """What a lecture can say: text, links, figures, notes, questions, exercises.
 
-A lecture is a module with a `main()`; its sections are functions that `main()` calls. Each function here says one thing.
-While the lecture is recorded, what is said goes to the record, at the statement that said it; in a plain run nothing
-happens, so that `python lectures/lecture_01.py` only checks that the lecture works.
+A lecture is a module with a `main()`; its sections are functions that `main()` calls. Each function here says one
+thing. While the lecture is recorded, what is said goes to the record, at the statement that said it; in a plain run
+nothing happens, so that `python lectures/lecture_01.py` only checks that the lecture works.
 
 The calls and their arguments are those of the public course's lectures (`execute_util` of 2025, `edtrace` of
-2026), so one of those runs unchanged. Two things differ, both for readers without a network: a picture on the web is shown as
-a link and never fetched, and an arXiv address is not looked up (use a `Reference`).
+2026), so one of those runs unchanged. Two things differ, both for readers without a network: a picture on the web is
+shown as a link and never fetched, and an arXiv address is not looked up (use a `Reference`).
 
 Left out: `make_graph` layouts other than given positions. Read next: `README.md` for authors, `recording/recorder.py`.
 """
@@ -63,8 +63,8 @@ def text(message: str, style: Style = None, verbatim: bool = False, **values: An
         message: the text. A text of several lines loses its common indentation.
         style: CSS properties by their JavaScript names, such as {"color": "gray"}.
         verbatim: show it letter by letter in a fixed-width face.
-        values: what to put in place of `{name}` or `{name:.2f}` in the message: numbers, words, or what `link` takes. So
-            a translation, which is found by the message, can place them too. Other braces stay as they are.
+        values: what to put in place of `{name}` or `{name:.2f}` in the message: numbers, words, or what `link` takes.
+            So a translation, which is found by the message, can place them too. Other braces stay as they are.
     """
     if "\n" in message and not verbatim:
         message = inspect.cleandoc(message)
@@ -207,7 +207,7 @@ def make_graph(
     nodes: Sequence[Mapping[str, Any]], edges: Sequence[Mapping[str, Any]], layout: str = "preset",
     stylesheet: Any = None, width: int | str = 500, height: int | str = 200,
 ) -> dict[str, Any]:  # fmt: skip
-    """A graph as Cytoscape describes it: nodes {"data": {"id", "label"}, "position": {"x", "y"}} and edges {"data": ...}."""
+    """A graph as Cytoscape has it: nodes {"data": {"id", "label"}, "position": {"x", "y"}}, edges {"data": {...}}."""
     elements = {"nodes": [dict(n) for n in nodes], "edges": [dict(e) for e in edges]}
     return {"elements": elements, "layout": layout, "stylesheet": stylesheet, "width": width, "height": height}
 

@@ -1,7 +1,8 @@
 """Record lectures: `python lectures/execute.py -m lecture_01` writes var/traces/lecture_01.json and .trace.json.
 
 The first file has the format of the public course's viewer, the second our own (`recording/trace.py`), from which
-`cs336 lectures build` makes pages. Exit code 1 if a lecture failed; what was recorded up to there is written all the same.
+`cs336 lectures build` makes pages. Exit code 1 if a lecture failed; what was recorded until then is written all the
+same.
 """
 
 from __future__ import annotations

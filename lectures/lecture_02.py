@@ -398,7 +398,8 @@ def activation_checkpointing():
     best = min(held, key=held.get)  # @inspect best
     assert best == math.isqrt(num_layers) and held[best] == 2 * math.isqrt(num_layers)
     text(
-        r"The best is every $\sqrt{L}$-th layer: memory for {held} layers instead of 64, for one more forward pass, a third more FLOPs.",
+        r"The best is every $\sqrt{L}$-th layer: memory for {held} layers instead of 64, for one more forward pass, "
+        "a third more FLOPs.",
         held=held[best],
     )
 

@@ -19,8 +19,10 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 NAMES = {"en": "English", "zh": "\u4e2d\u6587"}
 # Content calls: which of their arguments, by position and by name, are texts.
-TEXTS = {"text": ((0,), ()), "note": ((0,), ()), "quiz": ((0, 1), ("question", "answer")), "exercise": ((0,), ("task",)),
-         "plot": ((), ("alt",)), "image": ((), ("alt",)), "graph": ((), ("alt",))}  # fmt: skip
+TEXTS = {
+    "text": ((0,), ()), "note": ((0,), ()), "quiz": ((0, 1), ("question", "answer")), "exercise": ((0,), ("task",)),
+    "plot": ((), ("alt",)), "image": ((), ("alt",)), "graph": ((), ("alt",)),
+}  # fmt: skip
 
 
 def languages(name: str) -> list[str]:

@@ -106,7 +106,8 @@ class Flow:
             body.append(html)
         body += [_folded(folded)] if folded else []
         title = f'<h2 class="file-name"><code>{escape(entry["path"])}</code></h2>'
-        return f'<section class="file" id="file{file}" aria-label="{escape(entry["path"])}">{title}{"".join(body)}</section>'
+        label = escape(entry["path"])
+        return f'<section class="file" id="file{file}" aria-label="{label}">{title}{"".join(body)}</section>'
 
     def _is_boilerplate(self, unit: tuple[int, int, int, int]) -> bool:
         """Imports and the like."""

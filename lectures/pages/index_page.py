@@ -9,18 +9,7 @@ from dataclasses import asdict, dataclass
 from html import escape, unescape
 from pathlib import Path
 
-_STYLE = (Path(__file__).parent / "viewer" / "style.css").read_text
-_OWN = """
-main { max-width: 60rem; padding-top: 3rem; }
-.lectures { list-style: none; padding: 0; display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: 1rem; }
-.lectures li { border: 1px solid var(--line); border-radius: 12px; background: var(--raised); padding: 1rem 1.15rem; }
-.lectures li:hover { border-color: var(--accent); }
-.lectures a { font-size: 1.08rem; font-weight: 650; text-decoration: none; color: var(--ink); }
-.lectures a:hover { color: var(--accent); }
-.lectures .number { display: block; color: var(--soft); font-size: .78rem; letter-spacing: .08em; text-transform: uppercase; }
-.lectures ol { margin: .5rem 0 0; padding: 0; list-style: none; color: var(--soft); font-size: .88rem; }
-.lectures .failed { color: var(--bad); font-size: .85rem; }
-"""
+VIEWER = Path(__file__).parent / "viewer"
 
 
 @dataclass(frozen=True)
@@ -48,14 +37,14 @@ def entry_text(entry: Entry) -> str:
 def make_index(entries: Sequence[Entry]) -> str:
     """The page."""
     items = "".join(_item(entry) for entry in entries)
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>CS336 lectures</title>'
-        f'<link rel="icon" href="data:,"><style>{_STYLE(encoding="utf-8")}{_OWN}</style></head><body><main>'
-        "<h1>Language models from scratch</h1><p>Each lecture is a program. Its page lets you step through it and see every "
-        f'number come about.</p><ul class="lectures">{items}</ul></main></body></html>\n'
-    )
+    style = (VIEWER / "style.css").read_text(encoding="utf-8")
+    return fill_template((VIEWER / "index.html").read_text(encoding="utf-8"), {"style": style, "items": items})
+
+
+def fill_template(template: str, fields: dict[str, str]) -> str:
+    """Put fields into `{{name}}` marks, in one pass, so that a field's text is never read as a mark."""
+    parts = template.split("{{")
+    return parts[0] + "".join(fields[name] + rest for name, _, rest in (part.partition("}}") for part in parts[1:]))
 
 
 def _item(entry: Entry) -> str:

@@ -33,8 +33,10 @@ def _cut(letters: frozenset[str]) -> str:
     from fontTools import subset
 
     logging.getLogger("fontTools.subset").setLevel(logging.ERROR)  # it lists the tables it drops
-    options = subset.Options(flavor="woff", layout_features=["ssty", "mark", "ccmp"], hinting=False, notdef_outline=True,
-                             drop_tables=["DSIG", "GPOS"], name_IDs=[0, 1, 2, 13])  # fmt: skip
+    options = subset.Options(
+        flavor="woff", layout_features=["ssty", "mark", "ccmp"], hinting=False, notdef_outline=True,
+        drop_tables=["DSIG", "GPOS"], name_IDs=[0, 1, 2, 13],
+    )  # fmt: skip
     font = subset.load_font(str(_file()), options, lazy=True)
     cutter = subset.Subsetter(options)
     cutter.populate(

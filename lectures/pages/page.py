@@ -13,20 +13,19 @@ import gzip
 import hashlib
 import json
 from html import escape
-from pathlib import Path
 from typing import Any
 
 from lectures.i18n.catalogue import NAMES
 from lectures.pages.briefs import brief, type_of
 from lectures.pages.flow import Flow
-from lectures.pages.index_page import Entry, entry_text
+from lectures.pages.index_page import VIEWER, Entry, entry_text, fill_template
 from lectures.pages.markup import colour_styles
 from lectures.pages.math_font import math_font
 from lectures.pages.outline import make_outline
 from lectures.pages.strings import translated_strings
 from lectures.recording.trace import TraceReader
 
-VIEWER = Path(__file__).parent / "viewer"
+POLICY = "default-src 'none'; img-src data:; font-src data:; style-src 'unsafe-inline'"
 SCRIPTS = ("data.js", "text.js", "values.js", "view.js", "panes.js", "moves.js", "search.js", "start.js")
 
 
@@ -54,7 +53,7 @@ def make_page(
     fields = {
         "entry": entry_text(entry),
         "title": escape(trace["meta"]["title"]),
-        "policy": f"default-src 'none'; img-src data:; font-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
+        "policy": f"{POLICY}; script-src 'sha256-{digest}'",
         "style": _style(flow) + colour_styles(),
         "notices": _notices(trace["meta"], problems),
         "flow": flow.html,
@@ -67,7 +66,7 @@ def make_page(
         "payload": packed,
         "script": script,
     }
-    return _fill(_asset("page.html"), fields), problems
+    return fill_template(_asset("page.html"), fields), problems
 
 
 def make_payload(reader: TraceReader, flow: Flow) -> dict[str, Any]:
@@ -97,12 +96,6 @@ def _asset(name: str) -> str:
     return (VIEWER / name).read_text(encoding="utf-8")
 
 
-def _fill(template: str, fields: dict[str, str]) -> str:
-    """Put fields into `{{name}}` marks, in one pass, so that a field's text is never read as a mark."""
-    parts = template.split("{{")
-    return parts[0] + "".join(fields[name] + rest for name, _, rest in (part.partition("}}") for part in parts[1:]))
-
-
 def _style(flow: Flow) -> str:
     """The style sheet, with the font of the mathematics where there is any."""
     if not flow.markup.letters:
@@ -116,12 +109,14 @@ def _notices(meta: dict[str, Any], problems: list[str]) -> str:
     parts = []
     if meta["error"]:
         error = meta["error"]
-        detail = f'<details><summary data-t="Traceback">Traceback</summary><pre tabindex="0">{escape(error["traceback"])}</pre></details>'
         parts.append(
-            f'<div class="notice error" role="alert"><strong data-t="This lecture ended early">This lecture ended early</strong> '
-            f"<code>{escape(error['where'])}</code>: {escape(error['type'])}: {escape(error['message'])}"
-            f"{detail if error['traceback'] else ''}</div>"
+            '<div class="notice error" role="alert"><strong data-t="This lecture ended early">This lecture ended early'
+            f"</strong> <code>{escape(error['where'])}</code>: {escape(error['type'])}: {escape(error['message'])}"
         )
+        if error["traceback"]:
+            trace = f'<pre tabindex="0">{escape(error["traceback"])}</pre>'
+            parts.append(f'<details><summary data-t="Traceback">Traceback</summary>{trace}</details>')
+        parts.append("</div>")
     if problems:
         items = "".join(f"<li>{escape(problem)}</li>" for problem in problems)
         parts.append(f'<div class="notice"><strong data-t="Problems">Problems</strong><ul>{items}</ul></div>')

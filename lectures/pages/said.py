@@ -97,7 +97,8 @@ class SaidHtml:
         return (
             f'<details class="card quiz"><summary><span class="tag" data-t="Question">Question</span>'
             f'<div class="ask">{self.markup.block(_translated(said, translate))}</div>'
-            f'<span class="reveal" data-t="Show the answer">Show the answer</span></summary>{self.markup.block(answer)}</details>'
+            '<span class="reveal" data-t="Show the answer">Show the answer</span></summary>'
+            f"{self.markup.block(answer)}</details>"
         )
 
     def _exercise(self, said: Said, translate: Translate) -> str:

@@ -4,8 +4,8 @@ Each statement S with the number k becomes
 
     __lecture__.before(k); S; __lecture__.after(k, locals())
 
-and a function's body runs inside `with __lecture__.call(n, locals()):`. The rewritten tree keeps the line numbers of the
-source, so tracebacks and `inspect.getsource` show the author's text.
+and a function's body runs inside `with __lecture__.call(n, locals()):`. The rewritten tree keeps the line numbers of
+the source, so tracebacks and `inspect.getsource` show the author's text.
 
 Why not `sys.settrace`: a trace function is called for every Python function of every library that the lecture uses,
 sees lines instead of statements (a call over three lines is three steps, a comprehension is a frame up to Python 3.11

@@ -30,8 +30,9 @@ from lectures.recording.speech import LISTENER
 from lectures.recording.statements import read_statements
 
 COLLECTIVES = (
-    "all_reduce", "all_gather", "all_gather_into_tensor", "all_gather_object", "reduce_scatter", "reduce_scatter_tensor",
-    "broadcast", "reduce", "scatter", "gather", "barrier", "all_to_all", "all_to_all_single", "broadcast_object_list",
+    "all_reduce", "all_gather", "all_gather_into_tensor", "all_gather_object", "reduce_scatter", "broadcast",
+    "reduce_scatter_tensor", "reduce", "scatter", "gather", "barrier", "all_to_all", "all_to_all_single",
+    "broadcast_object_list",
 )  # fmt: skip
 SECONDS = 60
 

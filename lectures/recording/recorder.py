@@ -1,18 +1,19 @@
 """The recorder: what a rewritten lecture calls while it runs, and the list of steps that comes of it.
 
 A step is a statement that has run (`line`), a call about to be entered (`call`), a function that begins with its
-arguments (`def`), a value returned or yielded, or an exception. It holds the frame, the statement, what has changed among
-the values on show, what the lecture said and what it printed. The stack of a step follows from its frame: each frame
-knows its caller and the caller's statement.
+arguments (`def`), a value returned or yielded, or an exception. It holds the frame, the statement, what has changed
+among the values on show, what the lecture said and what it printed. The stack of a step follows from its frame: each
+frame knows its caller and the caller's statement.
 
 Inspected names stay on show, and are compared after every statement of their frame, so that a change through another
 name or in place is seen; those of large arrays only when the array is another one or torch counted a change. Values are
 numbered, equal ones once.
 
-Bounds: `Limits`. A lecture that passes `max_steps` or `seconds` is stopped by `LectureStopped` where it is, and what was
-recorded stays.
+Bounds: `Limits`. A lecture that passes `max_steps` or `seconds` is stopped by `LectureStopped` where it is, and what
+was recorded stays.
 
-Left out: other threads of the lecture, which run unseen. Read next: `trace.py` for the format, `session.py` for running.
+Left out: other threads of the lecture, which run unseen. Read next: `trace.py` for the format, `session.py` for
+running.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Limits:
     """steps, after which the lecture is stopped"""
     max_said: int = 32_000_000
     """letters said by the lecture, pictures included, after which it is stopped"""
-    seconds: float = 120.0
+    seconds: float = 300.0
     """seconds, after which the lecture is stopped"""
     console: int = 100_000
     """letters of output kept; the rest is counted"""

@@ -235,7 +235,7 @@ def no_network() -> Iterator[None]:
 
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Stop the block with LectureStopped after some seconds, where the system has alarms and this is the main thread."""
+    """Stop the block with LectureStopped after some seconds, if the system has alarms and this is the main thread."""
 
     def ring(*_: object) -> None:
         raise LectureStopped(f"more than {seconds:g} seconds")
@@ -245,12 +245,13 @@ def time_limit(seconds: float) -> Iterator[None]:
     except (AttributeError, ValueError):
         yield
         return
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    others = signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, *others)  # a test runner's own alarm goes on
 
 
 def _seed() -> None:
@@ -275,7 +276,7 @@ def _environment(**values: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _visible_modules(path: Path, recorder: Recorder | None) -> Iterator[None]:
-    """Let imports of the modules that the lecture names be rewritten, and the public names of the content calls work."""
+    """Let the modules that the lecture names be rewritten on import, and the public names of the content calls work."""
     import lectures.content
 
     aliases = [name for name in ("execute_util", "edtrace") if importlib.util.find_spec(name) is None]

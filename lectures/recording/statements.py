@@ -128,8 +128,9 @@ def _number(result: SourceFile, file: int) -> None:
             node.number = len(result.statements)  # type: ignore[attr-defined]
             is_expression = isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant)
             first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
-            result.statements.append(Statement(file, first, header_end(node), function, says=is_expression,
-                                               boilerplate=body is result.tree.body and _is_boilerplate(node)))  # fmt: skip
+            skips = body is result.tree.body and _is_boilerplate(node)
+            statement = Statement(file, first, header_end(node), function, says=is_expression, boilerplate=skips)
+            result.statements.append(statement)
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 result.functions.append(_function(node, first, prefix))
                 visit(node.body, len(result.functions) - 1, f"{prefix}{node.name}.")

@@ -1,9 +1,10 @@
 """The trace: a recorded lecture as JSON. `trace.schema.json` beside this file is its schema; `v` its version.
 
     meta        name, title, seconds, versions, error (or null), problems, number of lanes
-    files       path, source, statements [first line, last line, function, flags], functions [name, first, last, statement, doc]
-    frames      columns caller, statement, function, lane: one entry per call that was stepped into; lane 0 is the lecture's
-                own process, r + 1 is rank r
+    files       path, source, statements [first line, last line, function, flags],
+                functions [name, first line, last line, statement, docstring]
+    frames      columns caller, statement, function, lane: one entry per call that was stepped into; lane 0 is the
+                lecture's own process, r + 1 is rank r
     steps       columns frame, statement, kind: one entry per step; kind is a string with one letter per step:
                 l a statement has run   c a call is about to be entered   d a function begins   r it returns
                 y it yields             x an exception

@@ -11,8 +11,8 @@
         dataclass and others "f" [field, value], or "x" its repr()
 
 A tensor's numbers are copied when the statement has run, so a later change in place does not reach back. Bounds: 64
-numbers of a tensor (the corners of a larger one), 32 items of a container, depth 3, 400 letters. Statistics of more than
-2^20 numbers come from an even sample. A `repr` that fails is shown as its error.
+numbers of a tensor (the corners of a larger one), 32 items of a container, depth 3, 400 letters. Statistics of more
+than 2^20 numbers come from an even sample. A `repr` that fails is shown as its error.
 
 Read next: `recorder.py`, which calls `snapshot` and `fingerprint`.
 """
@@ -99,7 +99,7 @@ class Snapshots:
         with torch.no_grad():
             plain = value.detach()
             shown = _corners(plain)
-            sample = plain.flatten()[:: max(1, -(-plain.numel() // MAX_EXACT))] if plain.numel() else plain
+            sample = _thinned(plain)
             if not (value.dtype.is_complex or value.dtype == torch.bool):
                 shown, sample = _widened(shown), _widened(sample)
             return head | _numbers(shown.cpu().numpy(), sample.cpu().numpy(), plain.numel())
@@ -112,9 +112,7 @@ class Snapshots:
             base = base.base
         if value.size:
             head["mem"] = self._storage("numpy", base.__array_interface__["data"][0])
-        sample = value.reshape(-1)[:: max(1, -(-value.size // MAX_EXACT))] if value.size <= MAX_EXACT else value.flat[
-            :: -(-value.size // MAX_EXACT)]  # fmt: skip
-        return head | _numbers(_corners(value), sample, value.size)
+        return head | _numbers(_corners(value), _thinned(value), value.size)
 
     def _storage(self, library: str, address: int) -> int:
         """A small number for a place in memory."""
@@ -214,6 +212,14 @@ def _corners(array: Any) -> Any:
         if length > limit:
             index = [*range(limit // 2), *range(length - limit // 2, length)]
             array = array[index] if axis == 0 else array[:, index]
+    return array
+
+
+def _thinned(array: Any) -> Any:
+    """The array, or every second row (and so on) of one that is too large: a view, never a copy."""
+    while math.prod(array.shape) > MAX_EXACT:
+        axis = max(range(array.ndim), key=lambda i: array.shape[i])
+        array = array[(slice(None),) * axis + (slice(None, None, 2),)]
     return array
 
 
