@@ -51,7 +51,7 @@ def translator(language: str, name: str) -> Callable[[str], str]:
 
 def extract(source: str) -> list[tuple[int, str]]:
     """(line, text) of all texts that a lecture says, in order; texts computed when it runs are not among them."""
-    found: list[tuple[int, str]] = []
+    found: list[tuple[int, int, str]] = []
     for node in ast.walk(ast.parse(source)):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in TEXTS):
             continue
@@ -64,8 +64,9 @@ def extract(source: str) -> list[tuple[int, str]]:
         for value in values:
             if isinstance(value, ast.Constant) and isinstance(value.value, str) and value.value.strip():
                 text = value.value
-                found.append((value.lineno, inspect.cleandoc(text) if "\n" in text or node.func.id != "text" else text))
-    return sorted(dict.fromkeys(found))
+                text = inspect.cleandoc(text) if "\n" in text or node.func.id != "text" else text
+                found.append((value.lineno, value.col_offset, text))
+    return [(line, text) for line, _, text in sorted(found)]
 
 
 def update(path: Path, messages: list[tuple[int, str]], *, file: str) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import importlib.util
 import io
+import string
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -37,14 +38,12 @@ def _cut(letters: frozenset[str]) -> str:
         flavor="woff", layout_features=["ssty", "mark", "ccmp"], hinting=False, notdef_outline=True,
         drop_tables=["DSIG", "GPOS"], name_IDs=[0, 1, 2, 13],
     )  # fmt: skip
-    font = subset.load_font(str(_file()), options, lazy=True)
-    cutter = subset.Subsetter(options)
-    cutter.populate(
-        text="".join(sorted(letters)) + "".join(map(_italic, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"))
-    )
-    cutter.subset(font)
     stream = io.BytesIO()
-    subset.save_font(font, stream, options)
+    with subset.load_font(str(_file()), options) as font:
+        cutter = subset.Subsetter(options)
+        cutter.populate(text="".join(sorted(letters)) + "".join(map(_italic, string.ascii_letters)))
+        cutter.subset(font)
+        subset.save_font(font, stream, options)
     return "data:font/woff;base64," + base64.b64encode(stream.getvalue()).decode()
 
 

@@ -261,8 +261,16 @@ def test_other_threads_are_not_recorded(record_source):
     ("source", "limits", "message"),
     [
         ("def main():\n    while True:\n        x = 1", {"max_steps": 500}, "more than 500 steps"),
-        ("def main():\n    f()\ndef f():  # @stepover\n    while True: pass", {"seconds": 0.5}, "more than 0.5 seconds"),
-        ("from lectures.content import text\ndef main():\n    text('x' * 10**6)", {"max_said": 10**5}, "100,000 letters"),
+        (
+            "def main():\n    f()\ndef f():  # @stepover\n    while True: pass",
+            {"seconds": 0.5},
+            "more than 0.5 seconds",
+        ),
+        (
+            "from lectures.content import text\ndef main():\n    text('x' * 10**6)",
+            {"max_said": 10**5},
+            "100,000 letters",
+        ),
     ],
 )
 def test_limits_stop_a_lecture_and_keep_its_trace(record_source, source, limits, message):

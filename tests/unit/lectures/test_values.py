@@ -31,7 +31,9 @@ def test_plain_values_are_themselves():
     assert snapshot("\ud800") == "?"
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.uint8])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.uint8]
+)
 def test_statistics_are_those_of_numpy(dtype):
     x = (torch.randn(30, 50, generator=torch.Generator().manual_seed(0)) * 10).abs().to(dtype)
     found = snapshot(x)
