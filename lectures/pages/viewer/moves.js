@@ -86,12 +86,16 @@ function tell(text) {
 
 // Addresses: #s=12  #L=lecture_01.py:88  #L=lecture_01.py:88.3 (third visit)  #sec=name, and &v=code
 let ours = "";
+let addressTimer = null;
 function setAddress(step, jump, place = "s=" + step) {
   const view = document.documentElement.dataset.view;
-  const address = "#" + place + (view === "lecture" ? "" : "&v=" + view);
-  if (address === location.hash) return;
-  ours = address;
-  try { history[jump ? "pushState" : "replaceState"](null, "", address); } catch { /* too many in a short time */ }
+  ours = "#" + place + (view === "lecture" ? "" : "&v=" + view);
+  clearTimeout(addressTimer);
+  // Browsers slow pages down that change their address often, so single steps wait until the reader does.
+  if (jump) writeAddress("pushState"); else addressTimer = setTimeout(writeAddress, 250, "replaceState");
+}
+function writeAddress(how) {
+  if (ours !== location.hash) history[how](null, "", ours);
 }
 
 function followAddress() {

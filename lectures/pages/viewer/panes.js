@@ -27,6 +27,10 @@ function updateVariables(frame, step) {
   const body = $("#variables .body");
   if (!rows.length) rows.push(make("p", { class: "empty" }, T("Nothing on show here.")));
   body.replaceChildren(...rows);
+  const changed = rows.find((row) => row.classList && row.classList.contains("changed"));
+  const pane = $("#panes");
+  if (changed && changed.offsetTop + changed.offsetHeight > pane.scrollTop + pane.clientHeight) pane.scrollTop = changed.offsetTop - 40;
+  else if (changed && changed.offsetTop < pane.scrollTop) pane.scrollTop = changed.offsetTop - 40;
 }
 
 const WORDS = { "(returned)": "returns", "(yielded)": "yields", "(exception)": "raises" };

@@ -61,14 +61,19 @@ function chipsOf(step) {
   return chips;
 }
 
+let marked = []; // the units with a mark
 function markCurrent(step) {
-  for (const element of $$(".current, .caller")) element.classList.remove("current", "caller");
-  for (const element of $$("[aria-current=step]")) element.removeAttribute("aria-current");
+  for (const element of marked) {
+    element.classList.remove("current", "caller");
+    element.removeAttribute("aria-current");
+  }
   const unit = $("#u" + unitAt(step));
   unit.classList.add("current");
   unit.dataset.kind = D.steps.kind[step];
   unit.setAttribute("aria-current", "step");
-  for (const [, statement] of stackAt(step).slice(0, -1)) $("#u" + D.unitOf[statement]).classList.add("caller");
+  const callers = stackAt(step).slice(0, -1).map(([, statement]) => $("#u" + D.unitOf[statement]));
+  for (const caller of callers) caller.classList.add("caller");
+  marked = [unit, ...callers];
   const folded = unit.closest("details.boilerplate");
   if (folded) folded.open = true;
   return unit;

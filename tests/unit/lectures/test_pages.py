@@ -108,6 +108,14 @@ class Tab:
     def line(self) -> int:
         return int(self.page.get_attribute(".unit.current .no", "data-at").split(":")[1])
 
+    def until(self, wanted) -> None:
+        """Wait for a step; the page's policy forbids the browser's own way of waiting for a condition."""
+        for _ in range(200):
+            if wanted(self.step):
+                return
+            self.page.wait_for_timeout(50)
+        raise AssertionError(f"step {self.step} after ten seconds")
+
     def text(self, selector: str) -> str:
         return self.page.inner_text(selector)
 
@@ -150,7 +158,7 @@ def test_keys_walk_through_the_steps(open_page):
     assert tab.press("u").line == line_of("    loop()"), "out"
     assert tab.press("n").line == line_of("## Tensors") and tab.press("N").line == line_of("## Loop")
     tab.press(" ")
-    tab.page.wait_for_function("Number(document.querySelector('#slider').value) > 6")
+    tab.until(lambda step: step > 6)
     tab.press(" ")
 
 
@@ -187,15 +195,15 @@ def test_the_back_button_undoes_jumps(open_page):
     after = tab.step
     assert after != 3
     tab.page.go_back()
-    tab.page.wait_for_function("document.querySelector('#slider').value === '3'")
+    tab.until(lambda step: step == 3)
     tab.page.go_forward()
-    tab.page.wait_for_function(f"document.querySelector('#slider').value === '{after}'")
+    tab.until(lambda step: step == after)
 
 
 def test_variables_stack_console_and_next_change(open_page):
     tab = open_page(f"#L=demo.py:{line_of('doubled = 2')}")
     assert re.search(r"doubled\s+.*\s*0", tab.text("#variables"))
-    assert tab.text("#stack").split()[::3][:3] == ["main", "loop", "inner"]
+    assert tab.page.locator("#stack b").all_inner_texts() == ["main", "loop", "inner"]
     tab.page.click("#stack li:nth-child(2) button")
     assert "doubled" not in tab.text("#variables") and "i" in tab.text("#variables")
     tab.page.click("#variables .next")
@@ -360,15 +368,18 @@ def test_twenty_thousand_steps(open_page, write_lecture, tmp_path):
     tab = open_page(file=file)
     paint = tab.page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
     tab.page.evaluate("location.hash = '#s=10000'")
-    tab.page.wait_for_function("document.querySelector('#slider').value === '10000'")
+    tab.until(lambda step: step == 10_000)
     times = tab.page.evaluate("""() => {
-        const press = (key) => { const t = performance.now(); dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true }));
-                                 document.body.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true }));
-                                 document.body.offsetHeight; return performance.now() - t; };
+        const press = (key) => {
+            const begin = performance.now();
+            document.body.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+            document.body.offsetHeight;
+            return performance.now() - begin;
+        };
         return Array.from({ length: 101 }, () => press('ArrowRight')).sort((a, b) => a - b);
     }""")
     assert tab.step == 10_101
-    print(f"first paint {paint:.0f} ms; a step {times[50]:.1f} ms, at worst {times[-1]:.1f} ms; page {file.stat().st_size:,} bytes")
+    print(f"first paint {paint:.0f} ms; a step {times[50]:.1f} ms, at worst {times[-1]:.1f} ms")
 
 
 def test_a_failing_lecture_has_a_page(open_page, write_lecture, tmp_path, capsys):
@@ -386,7 +397,7 @@ def test_a_failing_lecture_has_a_page(open_page, write_lecture, tmp_path, capsys
     tab = open_page("#s=9", file=tmp_path / "out" / "demo.html")
     assert "demo.py:5" in tab.text(".notice.error") and "<b>stop</b>" in tab.text(".notice.error")
     assert "@inspect yy" in tab.text("main") and "nosuch" in tab.text("main") and tab.line == 5
-    index = open_page.__wrapped__ if hasattr(open_page, "__wrapped__") else (tmp_path / "out" / "index.html").read_text()
+    index = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     assert "demo.html" in index and "ended early" in index
 
 
