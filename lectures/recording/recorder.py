@@ -22,12 +22,12 @@ import json
 import sys
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from lectures.recording.console import Console
+from lectures.recording.frame import Frame, Silent, Unseen
 from lectures.recording.instrument import FRAME
 from lectures.recording.speech import Rendering
 from lectures.recording.statements import Function, Problem, SourceFile, Statement
@@ -60,81 +60,6 @@ class Limits:
         for name, value in vars(self).items():
             if value <= 0:
                 raise ValueError(f"limit {name} must be above 0; got {value}")
-
-
-@dataclass
-class Frame:
-    """A call of a function that is being recorded; also the context manager around the function's body."""
-
-    recorder: Recorder
-    number: int
-    function: int
-    names: Mapping[str, Any] | None
-    current: int = -1
-    announced: bool = False
-    quiet: int = 0
-    shown: dict[str, tuple[Any, int]] = field(default_factory=dict)
-    turns: dict[int, int] = field(default_factory=dict)
-    muted: set[int] = field(default_factory=set)
-
-    def __enter__(self) -> Frame:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.recorder.leave(self, error)
-
-    def suspend(self, value: Any) -> Any:
-        """A generator yields a value and waits."""
-        self.recorder.suspend(self, value)
-        return value
-
-    def resume(self, sent: Any) -> Any:
-        """A generator goes on."""
-        self.recorder.resume(self)
-        return sent
-
-
-class _Silent:
-    """In place of a frame whose steps are not recorded."""
-
-    def __init__(self, recorder: Recorder):
-        self.recorder, self.active = recorder, False
-
-    def __enter__(self) -> _Silent:
-        return self.resume(self)
-
-    def __exit__(self, *_: object) -> None:
-        self.suspend(None)
-
-    def suspend(self, value: Any) -> Any:
-        """A generator waits, or the body is left."""
-        self.recorder.silent -= self.active
-        self.active = False
-        return value
-
-    def resume(self, sent: Any) -> Any:
-        """A generator goes on, or the body begins."""
-        self.recorder.silent += not self.active
-        self.active = True
-        return sent
-
-
-class _Unseen:
-    """In place of a frame in another thread."""
-
-    def __enter__(self) -> _Unseen:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def suspend(self, value: Any) -> Any:
-        """Nothing to do."""
-        return value
-
-    resume = suspend
 
 
 class Recorder:
@@ -194,12 +119,12 @@ class Recorder:
 
     # What the rewritten lecture calls. `number` is a statement's.
 
-    def call(self, function: int, names: Mapping[str, Any] | None = None) -> Frame | _Silent | _Unseen:
+    def call(self, function: int, names: Mapping[str, Any] | None = None) -> Frame | Silent | Unseen:
         """A function's body begins."""
         if threading.get_ident() != self._thread:
-            return _Unseen()
+            return Unseen()
         if self.silent or self.quiet:
-            return _Silent(self)
+            return Silent(self)
         caller = self.announce_call()
         frame = self._new_frame(caller, function, names)
         self.stack.append(frame)

@@ -82,8 +82,8 @@ def test_values_and_links_in_a_text():
     assert fill("{a:.2f} of {b}, not {c} or $x_{d}$", {"a": 1 / 3, "b": "two"}) == "0.33 of two, not {c} or $x_{d}$"
     said = SaidHtml(Markup())
     inner = {"type": "link", "data": "paper", "reference": {}}
-    page = said.fragment([{"type": "markdown", "data": "see paper", "message": "see {p} in {n:.1f}", "values": {"p": "paper", "n": 2},
-                           "links": {"p": inner}}], str)  # fmt: skip
+    text = {"type": "markdown", "data": "see paper", "message": "see {p} in {n:.1f}", "links": {"p": inner}}
+    page = said.fragment([text | {"values": {"p": "paper", "n": 2}}], str)
     assert plain(page).strip() == "see paper in 2.0" and "<cite" in page
 
 
@@ -108,7 +108,7 @@ def test_styles_are_plain():
 
 def test_graphs():
     nodes = [{"data": {"id": "a", "label": "<A>"}, "position": {"x": 0, "y": 0}}, {"data": {"id": "b"}}]
-    drawing = draw_graph({"elements": {"nodes": nodes, "edges": [{"data": {"source": "a", "target": "b"}},
-                                                                {"data": {"source": "a", "target": "gone"}}]}}, alt="x")  # fmt: skip
+    edges = [{"data": {"source": "a", "target": end}} for end in ("b", "gone")]
+    drawing = draw_graph({"elements": {"nodes": nodes, "edges": edges}}, alt="x")
     root = ElementTree.fromstring(drawing)
     assert len(root.findall("rect")) == 2 and len(root.findall("line")) == 1 and root.findall("text")[0].text == "<A>"

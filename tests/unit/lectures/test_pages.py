@@ -172,7 +172,12 @@ def test_a_loop_says_what_it_said_then(open_page):
 
 @pytest.mark.parametrize(
     ("fragment", "step", "line"),
-    [("#s=0", 0, "# Title"), ("#s=5", 5, None), ("#sec=tensors", None, "## Tensors"), ("#L=demo.py:17", None, "turn {i}")],
+    [
+        ("#s=0", 0, "# Title"),
+        ("#s=5", 5, None),
+        ("#sec=tensors", None, "## Tensors"),
+        ("#L=demo.py:17", None, "turn {i}"),
+    ],
 )
 def test_deep_links(open_page, fragment, step, line):
     tab = open_page(fragment)
@@ -211,7 +216,7 @@ def test_variables_stack_console_and_next_change(open_page):
     tab = open_page(f"#L=demo.py:{line_of('y = x.T')}")
     assert "= x" in tab.text("#variables .badge >> nth=1") and "float32 [20, 10]" in tab.text("#variables")
     assert "mean 99.5" in tab.text("#variables .statistics >> nth=0").replace("\n", " ")
-    assert "printed" not in tab.text("#console") and "printed at the end" in tab.press("End").text("#console")
+    assert "printed at" not in tab.text("#console") and "printed at the end" in tab.press("End").text("#console")
 
 
 def test_run_to_a_line(open_page):
@@ -311,7 +316,11 @@ def test_languages(open_page, write_lecture, monkeypatch):
     tab = open_page(file=folder / "demo.html")
     assert "turn 7" in tab.text("main") and "\u7b2c" not in tab.text("main")
     tab.page.select_option("#language", "zh")
-    assert "\u7b2c 7 \u6b21" in tab.text("main") and "turn 7" not in tab.text("main") and "untranslated" in tab.text("main")
+    assert (
+        "\u7b2c 7 \u6b21" in tab.text("main")
+        and "turn 7" not in tab.text("main")
+        and "untranslated" in tab.text("main")
+    )
     assert "\u76ee\u5f55" in tab.text("#outline h2") and tab.page.get_attribute("html", "lang") == "zh-Hans"
 
 
@@ -339,8 +348,12 @@ def test_ranks_have_lanes(open_page, write_lecture, tmp_path):
     order = [(lanes[f], lines[s]) for f, s in zip(steps["frame"], steps["statement"], strict=True)]
     assert order.index((1, 9)) < order.index((2, 12)), "a send stands before its receive"
     before = max(i for i, (_, line) in enumerate(order) if line in (9, 12))
-    assert min(i for i, (_, line) in enumerate(order) if line == 13) > before, "what precedes a collective stands before it"
-    values = {(lanes[steps["frame"][s]], name): trace["values"][v] for s, changes in trace["changes"] for name, v in changes}
+    assert min(i for i, (_, line) in enumerate(order) if line == 13) > before, (
+        "what precedes a collective stands before it"
+    )
+    values = {
+        (lanes[steps["frame"][s]], name): trace["values"][v] for s, changes in trace["changes"] for name, v in changes
+    }
     assert values[1, "x"]["n"] == values[2, "x"]["n"] == [1.0, 3.0, 5.0, 7.0] and values[2, "y"]["n"] == [0, 1, 2, 3]
     html, _ = make_page(trace)
     (tmp_path / "lanes.html").write_text(html, encoding="utf-8")
