@@ -99,7 +99,7 @@ def update(path: Path, messages: list[tuple[int, str]], *, file: str) -> tuple[i
     return len(new) - len(new.obsolete_entries()), len(new.untranslated_entries()) + len(new.fuzzy_entries())
 
 
-def _fuzzy(text: str, old: dict[str, polib.POEntry]) -> polib.POEntry:  # type: ignore[name-defined]  # noqa: F821
+def _fuzzy(text: str, old: dict[str, polib.POEntry]) -> polib.POEntry:  # noqa: F821
     """A new entry, with the translation of the most similar lost text, if any, to be looked at."""
     import polib
 
@@ -110,7 +110,7 @@ def _fuzzy(text: str, old: dict[str, polib.POEntry]) -> polib.POEntry:  # type: 
     return entry
 
 
-def _read(path: Path) -> polib.POFile:  # type: ignore[name-defined]  # noqa: F821
+def _read(path: Path) -> polib.POFile:  # noqa: F821
     """Read a catalogue."""
     try:
         import polib

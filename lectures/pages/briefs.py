@@ -34,7 +34,7 @@ def _brief(value: Any) -> str:
     if "s" in value:
         return _tensor(value)
     if "v" in value:
-        left, right = {"tuple": "()", "set": "{}", "frozenset": "{}"}.get(value["t"], "[]")
+        left, right = {"tuple": ("(", ")"), "set": ("{", "}"), "frozenset": ("{", "}")}.get(value["t"], ("[", "]"))
         more = ", ..." if value["n"] > len(value["v"]) else ""
         return left + ", ".join(map(_brief, value["v"])) + more + right
     if "k" in value:

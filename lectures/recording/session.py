@@ -165,6 +165,7 @@ def record_here(path: Path, *, limits: Limits) -> dict[str, Any]:
         try:
             with quiet_output(recorder), no_network(), time_limit(limits.seconds), _visible_modules(path, recorder):
                 module = load_module(path, recorder)
+                _seed()  # again, for the libraries that the lecture has loaded
                 main = getattr(module, "main", None)
                 if not callable(main):
                     raise ValueError(f"{path.name} has no function main()")
@@ -255,11 +256,11 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 def _seed() -> None:
-    """The same random numbers in every run."""
+    """The same random numbers in every run, of the libraries that are loaded."""
     random.seed(0)
-    for name in ("numpy.random", "torch"):
-        module = importlib.import_module(name)
-        (module.seed if name == "numpy.random" else module.manual_seed)(0)
+    for name, seed in (("numpy.random", "seed"), ("torch", "manual_seed")):
+        if name in sys.modules:
+            getattr(sys.modules[name], seed)(0)
 
 
 @contextlib.contextmanager

@@ -184,8 +184,7 @@ def header_end(node: ast.stmt) -> int:
     parts = [
         child for child in ast.iter_child_nodes(node) if isinstance(child, (ast.expr, ast.arguments, ast.withitem))
     ]
-    ends = [n.end_lineno for part in parts for n in ast.walk(part) if getattr(n, "end_lineno", None)]
-    end = max([node.lineno, *filter(None, ends)])
+    end = max([node.lineno, *(getattr(n, "end_lineno", None) or 0 for part in parts for n in ast.walk(part))])
     return min(end, max(inner[0][0].lineno - 1, node.lineno))
 
 

@@ -295,7 +295,7 @@ def test_wrong_directives_and_names_are_problems_with_their_place(record_source)
     """)
     assert trace.error is None
     text = "\n".join(trace.problems)
-    for part in ("2: @inspect y: nothing", "3: unknown directive @inpect", "6: @inspect w: it has", "7: @inspect stands",
+    for part in ("2: @inspect y: nothing", "3: unknown directive @inpect", "6: @inspect w: it has", "7: @inspect",
                  "8: @every takes one number"):  # fmt: skip
         assert f"demo.py:{part}" in text
     assert len(trace.problems) == 5
