@@ -10,6 +10,7 @@ the machine's cores. The attack is on one learner whose budget holds exactly 100
 from __future__ import annotations
 
 import argparse
+import datetime
 import http.client
 import json
 import os
@@ -123,7 +124,7 @@ def main() -> None:
         result = measure(folder, 1.0 if options.quick else options.seconds, 300 if options.quick else 10_000)
     print(json.dumps(result, indent=2))
     if not options.quick:
-        result["environment"] = describe_environment()
+        result |= {"measured": datetime.date.today().isoformat(), "environment": describe_environment()}
         write_json(Path(__file__).parent / "results" / "service.json", result)
     sys.exit(bool(result["overdrafts"]))
 

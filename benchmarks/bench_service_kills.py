@@ -9,6 +9,7 @@ SIGKILL at seeded random moments, then every accepted submission is looked up.
 from __future__ import annotations
 
 import argparse
+import datetime
 import random
 import sys
 import tempfile
@@ -40,7 +41,8 @@ def main() -> None:
             service.close()
     result = {
         "kills": kills, "seed": options.seed, "submitted": submitted, "problems": problems,
-        "seconds": round(time.perf_counter() - started, 1), "environment": describe_environment(),
+        "seconds": round(time.perf_counter() - started, 1), "measured": datetime.date.today().isoformat(),
+        "environment": describe_environment(),
     }  # fmt: skip
     print(f"{kills} kills, {submitted} jobs: {len(problems)} problems in {result['seconds']} s")
     if not options.quick:

@@ -97,8 +97,29 @@ def _bpe_encoding(r: dict[str, Any]) -> str:
 
 
 def _generation(r: dict[str, Any]) -> str:
-    ratio = r["rows"]["ours"]["speed_ratio_to_transformers"]
-    return f"{ratio:.2f}x transformers' generate, batch 4, TinyStories shape, 2 threads, the same tokens"
+    compiled, plain = (
+        r["rows"][name]["speed_ratio_to_transformers"] for name in ("ours, compiled steps", "ours, plain")
+    )
+    return (
+        f"{compiled:.2f}x transformers' generate with compiled steps, {plain:.2f}x through the modules; batch 4, "
+        "TinyStories shape, 2 threads, the same tokens"
+    )
+
+
+def _inference(r: dict[str, Any]) -> str:
+    one, four = (r[f"batch {batch}"] for batch in (1, 4))
+    theirs = (case["speed_ratio_to_transformers"]["wall_s"] for case in (one, four))
+    int8 = (case["int8_speed_ratio_to_float32"]["wall_s"] for case in (one, four))
+    requests = r["staggered requests"]
+    times = {t["batch"]: t for t in r["times"]["float32"]}
+    return (
+        "{:.2f}x and {:.2f}x transformers' generate at batch 1 and 4, int8 {:.2f}x and {:.2f}x our float32; ".format(
+            *theirs, *int8
+        )
+        + f"{requests['requests']} staggered requests {requests['speed_ratio']['wall_s']:.2f}x one by one; batch 1: "
+        f"first token {times[1]['first_token_ms']:.1f} ms, then {times[1]['token_ms']:.1f} ms each, "
+        f"{times[1]['bandwidth_utilisation']:.0%} of the bandwidth; {r['threads']} threads"
+    )
 
 
 def _packing(r: dict[str, Any]) -> str:
@@ -120,6 +141,44 @@ def _chunked_loss(r: dict[str, Any]) -> str:
     )
 
 
+def _ddp_overlap(r: dict[str, Any]) -> str:
+    return (
+        f"{r['hidden_share']:.0%} of all-reduce time hidden behind backward ({r['buckets']} buckets, 2 gloo processes, "
+        f"network slowed to {r['bandwidth_bytes_per_s'] / 1e6:.0f} MB/s; median of {r['rounds']} rounds)"
+    )
+
+
+def _parallel_repeats(r: dict[str, Any]) -> str:
+    return f"{r['repeats']} runs of the DDP, sharded optimizer and FSDP suites: {r['failed']} failed, {r['hung']} hung"
+
+
+def _kernels(r: dict[str, Any]) -> str:
+    kernels = r["kernels"]
+    spilled, cores = (sum(k[name] for k in kernels) for name in ("spilled_bytes", "tensor_core_instructions"))
+    return (
+        f"{len(kernels)} kernels compiled ahead of time for compute capability {r['capability'] / 10:.1f}: {spilled} bytes "
+        f"spilled, {sum(bool(k['problems']) for k in kernels)} with problems, {cores} tensor-core instructions in those that multiply"
+    )
+
+
+def _service(r: dict[str, Any]) -> str:
+    return (
+        f"{r['submits_per_s']:.0f} submissions/s and {r['reads_per_s']:.0f} status reads/s on SQLite with the load beside it; "
+        f"{r['overdrafts']} overdrafts in {r['attempts']:,} concurrent attempts"
+    )
+
+
+def _service_kills(r: dict[str, Any]) -> str:
+    return f"{r['kills']} SIGKILLs of service and workers, {r['submitted']} jobs: {len(r['problems'])} lost or charged twice"
+
+
+def _scaling(r: dict[str, Any]) -> str:
+    return (
+        f"fitted to runs of at most {r['fit_until']:.0e} FLOPs, a run of {r['budget']:.0e} predicted at {r['predicted']:.4f} "
+        f"[{r['low']:.4f}, {r['high']:.4f}], trained to {r['real']:.4f}: {r['predicted'] / r['real'] - 1:+.2%}"
+    )
+
+
 TABLE = (  # what, result file, text, by which command
     ("the default tour", "tour", _tour, "make tour"),
     ("the one-hour run", "stories_one_hour", _one_hour, "configs/stories-one-hour.toml"),
@@ -128,8 +187,15 @@ TABLE = (  # what, result file, text, by which command
     ("BPE training", "bpe_training", _bpe_training, "bench_bpe_training.py"),
     ("BPE encoding", "bpe_encoding", _bpe_encoding, "bench_bpe_encoding.py"),
     ("cached generation", "generation", _generation, "bench_generation.py"),
+    ("inference engine, TinyStories shape", "inference", _inference, "bench_inference.py"),
     ("packing", "packing", _packing, "bench_packing.py"),
     ("LM-head loss in chunks", "chunked_loss", _chunked_loss, "bench_chunked_loss.py"),
+    ("gradients sent during backward", "ddp_overlap", _ddp_overlap, "bench_ddp_overlap.py"),
+    ("parallel training, repeated", "parallel_repeats", _parallel_repeats, "check_parallel_repeats.py"),
+    ("Triton kernels without a GPU", "kernels_sm90", _kernels, "check_kernels_compile.py"),
+    ("scaling law", "scaling_solution", _scaling, "cs336 scaling solve"),
+    ("training service", "service", _service, "bench_service.py"),
+    ("training service, killed", "service_kills", _service_kills, "bench_service_kills.py"),
 )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import pickle
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -81,11 +82,7 @@ def load_checkpoint(src: Destination, model: nn.Module, optimizer: torch.optim.O
 
 def restore(state: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     """Put a loaded checkpoint into `model` and `optimizer`; see `load_checkpoint`."""
-    missing = {"model", "optimizer", "iteration"} - state.keys()
-    if missing:
-        raise ValueError(
-            f"not a training checkpoint: it lacks {sorted(missing)}; it holds {sorted(map(str, state))[:8]}"
-        )
+    check_entries(state)
     check_weights(state["model"], model)
     try:  # the optimizer first: it checks its groups before it changes anything
         optimizer.load_state_dict(state["optimizer"])
@@ -95,10 +92,24 @@ def restore(state: dict[str, Any], model: nn.Module, optimizer: torch.optim.Opti
     return int(state["iteration"])
 
 
-def check_weights(weights: dict[str, Any], model: nn.Module) -> None:
-    """Raise a ValueError naming the differences unless `weights` has exactly the model's names and shapes."""
+def check_entries(state: dict[str, Any]) -> None:
+    """Raise a ValueError unless a loaded dictionary is a training checkpoint."""
+    missing = {"model", "optimizer", "iteration"} - state.keys()
+    if missing:
+        raise ValueError(
+            f"not a training checkpoint: it lacks {sorted(missing)}; it holds {sorted(map(str, state))[:8]}"
+        )
+
+
+def check_weights(
+    weights: dict[str, Any], model: nn.Module, *, shape_of: Callable[[Any], Any] = lambda value: value.shape
+) -> None:
+    """Raise a ValueError naming the differences unless `weights` has exactly the model's names and shapes.
+
+    `shape_of` tells the shape that a tensor of the model has in a checkpoint, for models that hold parts of tensors.
+    """
     have = {key: tuple(value.shape) for key, value in weights.items()}
-    want = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    want = {key: tuple(shape_of(value)) for key, value in model.state_dict(keep_vars=True).items()}
     wrong = [
         f"{key}: checkpoint {have.get(key)}, model {want.get(key)}"
         for key in {**want, **have}

@@ -10,6 +10,7 @@ Read next: `training.py`, `generation.py`, `evaluation.py`, `accounting.py`, `hu
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -17,7 +18,7 @@ import re
 import sys
 import tomllib
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -31,6 +32,8 @@ from cs336_basics.tokenization.text_stream import decode_stream
 if TYPE_CHECKING:
     from cs336_basics.model import TransformerLM
     from cs336_basics.tokenization.tokenizer import Tokenizer
+    from cs336_basics.training import Strategy
+    from cs336_basics.training_config import TrainConfig
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"
 ModelFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
@@ -38,20 +41,31 @@ File = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
 Switch = tyro.conf.FlagCreatePairsOff[bool]
 
 
-def train(argv: list[str]) -> None:
-    """`cs336 train`: the values of a TOML file become flags before the given ones, so that the latter override them."""
+OpenStrategy = Callable[[Any, "TrainConfig"], contextlib.AbstractContextManager["Strategy"]]
+
+
+def train(argv: list[str], *, parallel: type | None = None, open_strategy: OpenStrategy | None = None) -> None:
+    """`cs336 train`: the values of a TOML file become flags before the given ones, so that the latter override them.
+
+    The floor above adds `parallel`, a dataclass of further options (the file's table [parallel]), and `open_strategy`,
+    which turns these and the run's config into a strategy.
+    """
+    from cs336_basics.training import SingleProcess
     from cs336_basics.training import train as run_training
     from cs336_basics.training_config import TrainConfig
 
-    arguments = _with_config_file(argv, TrainConfig)
     o = tyro.cli(
-        _train_options(TrainConfig), args=arguments, prog="cs336 train", config=(tyro.conf.CascadeSubcommandArgs,)
-    )
-    summary = run_training(o.run, o.out)
-    print_result({**summary, "run": str(o.out)}, as_json=o.json)
+        _train_options(TrainConfig, parallel), args=_with_config_file(argv, TrainConfig, parallel), prog="cs336 train",
+        config=(tyro.conf.CascadeSubcommandArgs,),
+    )  # fmt: skip
+    opened = contextlib.nullcontext(SingleProcess()) if open_strategy is None else open_strategy(o.parallel, o.run)
+    with opened as strategy:
+        summary = run_training(o.run, o.out, strategy=strategy)
+    if strategy.rank == 0:
+        print_result({**summary, "run": str(o.out)}, as_json=o.json)
 
 
-def _train_options(config: type) -> Any:
+def _train_options(config: type, parallel: type | None) -> Any:
     """The options of `cs336 train`; made at run time, because importing TrainConfig imports torch."""
     about = tyro.conf.arg
     fields: list[Any] = [
@@ -61,6 +75,8 @@ def _train_options(config: type) -> Any:
                                                + ", ".join(shipped_configs()))], None),
         ("json", Annotated[bool, about(help="print the summary as JSON"), tyro.conf.FlagCreatePairsOff], False),
     ]  # fmt: skip
+    if parallel is not None:
+        fields.append(("parallel", Annotated[parallel, about(name="")], dataclasses.field(default_factory=parallel)))
     options = dataclasses.make_dataclass("Train", fields)
     options.__doc__ = (
         "Train a language model, or go on with the run in --out.\n\n"
@@ -86,7 +102,7 @@ def find_config(name: str) -> Path:
     raise FileNotFoundError(f"no config file {name}; give a path or one of {', '.join(shipped_configs())}")
 
 
-def _with_config_file(argv: Sequence[str], config: type) -> list[str]:
+def _with_config_file(argv: Sequence[str], config: type, parallel: type | None = None) -> list[str]:
     """The arguments, with the values of --config's file before them."""
     from cs336_basics.runs.config import config_from_dict
 
@@ -98,11 +114,14 @@ def _with_config_file(argv: Sequence[str], config: type) -> list[str]:
     path = find_config(name)
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
+        spread = values.pop("parallel", {}) if parallel is not None else {}
+        if parallel is not None:
+            config_from_dict(parallel, spread)
         missing = {"train_tokens": "-", "valid_tokens": "-", "tokenizer": "-"}  # flags may still give them
         config_from_dict(config, {**missing, **values, "model": {"vocab_size": 1, **values.get("model", {})}})
     except (tomllib.TOMLDecodeError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
-    flags = [*_flags(values), *argv]
+    flags = [*_flags(values), *_flags(spread), *argv]
     return [*_variant_words(flags, values.get("model", {})), *flags]
 
 

@@ -15,6 +15,7 @@ others. Handout: training_together, experiment_log. Read next: `runs/directory.p
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import re
@@ -22,7 +23,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -46,30 +47,59 @@ from cs336_basics.tokenization.tokenizer import Tokenizer
 from cs336_basics.training_config import TrainConfig
 from cs336_basics.training_loss import TrainingLoss
 
+Result = TypeVar("Result")
 CHECKPOINT_NAME = re.compile(r"step_(\d+)\.pt")
 
 
 @runtime_checkable
 class Strategy(Protocol):
-    """How a run is spread over processes; all processes call all methods in the same order."""
+    """How a run is spread over processes; all processes call all methods in the same order.
+
+    A step takes `num_batches` different batches, of which this process draws number `batch_rank`: its own in data
+    parallel training, the same as the others where the processes share the work on one.
+    """
 
     rank: int
     world_size: int
+    batch_rank: int
+    num_batches: int
 
     def wrap(self, model: nn.Module, make_optimizer: Callable[[Any], torch.optim.Optimizer]) -> Any:
         """Return (module to call, optimizer); `make_optimizer` takes named parameters."""
+        ...
+
+    def accumulating(self, module: nn.Module) -> contextlib.AbstractContextManager[None]:
+        """Inside, backward only adds up gradients: more of this update's batch follows."""
+        ...
+
+    def forward_backward(
+        self, module: nn.Module, loss: TrainingLoss, batch: tuple[Tensor, Tensor], parts: int
+    ) -> Tensor:
+        """Add the gradient of the loss on (inputs, targets) over `parts`; return objective and cross-entropy."""
         ...
 
     def finish_gradients(self, module: nn.Module) -> None:
         """Wait until every gradient is the mean over processes."""
         ...
 
+    def clip_gradient(self, module: nn.Module, max_norm: float) -> Tensor:
+        """Scale the gradients so that their joint norm is at most `max_norm`; return the norm before scaling."""
+        ...
+
     def mean(self, value: float) -> float:
         """Mean of a number over processes."""
         ...
 
+    def on_main(self, action: Callable[[], Result]) -> Result:
+        """What `action` returns on rank 0, which alone runs it; its error is raised on all."""
+        ...
+
+    def weights(self, module: nn.Module) -> dict[str, Tensor]:
+        """The state dict of the model as one process has it, complete on rank 0."""
+        ...
+
     def save(self, module: nn.Module, optimizer: torch.optim.Optimizer, step: int, path: Path, **extra: Any) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint, which any strategy can load."""
         ...
 
     def load(self, module: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> dict[str, Any]:
@@ -80,19 +110,41 @@ class Strategy(Protocol):
 class SingleProcess:
     """The plain strategy: this process does everything."""
 
-    rank = 0
-    world_size = 1
+    rank = batch_rank = 0
+    world_size = num_batches = 1
 
     def wrap(self, model: nn.Module, make_optimizer: Callable[[Any], torch.optim.Optimizer]) -> Any:
         """The model itself."""
         return model, make_optimizer(model.named_parameters())
 
+    def accumulating(self, module: nn.Module) -> contextlib.AbstractContextManager[None]:
+        """Nothing to hold back."""
+        return contextlib.nullcontext()
+
+    def forward_backward(
+        self, module: nn.Module, loss: TrainingLoss, batch: tuple[Tensor, Tensor], parts: int
+    ) -> Tensor:
+        """Forward, then backward."""
+        return loss_backward(loss, batch, parts)
+
     def finish_gradients(self, module: nn.Module) -> None:
         """Nothing to wait for."""
+
+    def clip_gradient(self, module: nn.Module, max_norm: float) -> Tensor:
+        """All gradients are here."""
+        return clip_gradient(module.parameters(), max_norm)
 
     def mean(self, value: float) -> float:
         """The number itself."""
         return value
+
+    def on_main(self, action: Callable[[], Result]) -> Result:
+        """Run it."""
+        return action()
+
+    def weights(self, module: nn.Module) -> dict[str, Tensor]:
+        """The module's own."""
+        return module.state_dict()
 
     def save(self, module: nn.Module, optimizer: torch.optim.Optimizer, step: int, path: Path, **extra: Any) -> None:
         """One file."""
@@ -103,6 +155,13 @@ class SingleProcess:
         state = checkpoint.load_state(path)
         checkpoint.restore(state, module, optimizer)
         return state
+
+
+def loss_backward(loss: TrainingLoss, batch: tuple[Tensor, Tensor], parts: int) -> Tensor:
+    """Run backward from the loss on (inputs, targets) over `parts`; return objective and cross-entropy, detached."""
+    value = loss(*batch)
+    (value.objective / parts).backward()
+    return torch.stack((value.objective.detach(), value.cross_entropy))
 
 
 class Interrupted(KeyboardInterrupt):
@@ -145,10 +204,18 @@ def train(
         Diverged: the loss became nan or infinite, a ValueError.
         Interrupted: stopped by Ctrl-C or SIGTERM after saving.
     """
-    with RunDirectory.create_or_resume(directory, config, kind="train", changeable=("device",)) as run:
-        if run.is_complete:
+    strategy, run = strategy or SingleProcess(), RunDirectory(directory)
+    with contextlib.ExitStack() as stack:
+
+        def open_for_writing() -> bool:  # rank 0 holds the lock; the others read
+            nonlocal run
+            run = RunDirectory.create_or_resume(directory, config, kind="train", changeable=("device",))
+            stack.enter_context(run)
+            return run.is_complete
+
+        if strategy.on_main(open_for_writing):
             return run.summary()
-        return _Trainer(config, run, strategy or SingleProcess()).run_to_end(progress)
+        return _Trainer(config, run, strategy).run_to_end(progress)
 
 
 class _Trainer:
@@ -158,7 +225,8 @@ class _Trainer:
         keep_freed_memory()
         self.config, self.run, self.strategy = config, run, strategy
         self.device = choose_device(config.device)
-        self.autocast = uses_bfloat16(config.precision, self.device)
+        bfloat16 = uses_bfloat16(config.precision, self.device)
+        self.precision = functools.partial(torch.autocast, self.device.type, dtype=torch.bfloat16, enabled=bfloat16)
         self.train_tokens = self._open(config.train_tokens)
         self.valid_tokens = self._open(config.valid_tokens)
         self.tokenizer = None if config.tokenizer is None else Tokenizer.load(config.tokenizer)
@@ -169,17 +237,20 @@ class _Trainer:
         self.packer = packer_for_windows(
             config.windows, self.train_tokens, context_length=config.model.context_length,
             end_of_text=self._end_of_text() if config.windows == "best-fit" else None,
-            rank=strategy.rank, world_size=strategy.world_size,
+            rank=strategy.batch_rank, world_size=strategy.num_batches,
         )  # fmt: skip
         torch.manual_seed(config.seed)  # weights and dropout
-        self.sampler = torch.Generator().manual_seed(config.seed * 1_000_003 + strategy.rank + 1)
+        self.sampler = torch.Generator().manual_seed(config.seed * 1_000_003 + strategy.batch_rank + 1)
         self.model = TransformerLM(config.model, device=self.device)
+        self.num_parameters = self.model.get_num_params()  # before a strategy splits them
         self.module, self.optimizer = strategy.wrap(
             self.model, lambda named_parameters: build_optimizer(config.optimizer, named_parameters)
         )
+        if strategy.batch_rank:  # the weights are rank 0's; dropout differs
+            torch.manual_seed(config.seed * 1_000_003 + strategy.batch_rank)
         self.loss = TrainingLoss(
             self.model, self.module, z_loss=config.z_loss, chunk_tokens=config.chunked_loss, compile=config.compile,
-            end_of_text=self._end_of_text() if config.document_mask else None,
+            end_of_text=self._end_of_text() if config.document_mask else None, precision=self.precision,
         )  # fmt: skip
         self.ema: WeightAverage | None = None
         if config.ema_decay:
@@ -197,9 +268,7 @@ class _Trainer:
         return open_tokens(path)
 
     def _resume(self) -> None:
-        for half_written in self.run.path.rglob(".*.partial"):  # left by a kill; we hold the lock
-            half_written.unlink()
-        newest = latest_checkpoint(self.run.path)
+        newest = self.strategy.on_main(self._clean_up)
         if newest is not None:
             state = self.strategy.load(self.module, self.optimizer, newest)
             self.step, self.seconds = int(state["iteration"]), float(state["seconds"])
@@ -213,6 +282,12 @@ class _Trainer:
                 self.packer.load_state_dict(state["packer"])
         if self.strategy.rank == 0:
             self.run.truncate_log(after_step=self.step if newest is not None else -1)
+
+    def _clean_up(self) -> Path | None:
+        """Remove what a kill left half-written (we hold the lock); return the newest checkpoint."""
+        for half_written in self.run.path.rglob(".*.partial"):
+            half_written.unlink()
+        return latest_checkpoint(self.run.path)
 
     def save(self) -> None:
         """Write a checkpoint of this moment and remove those that are too old."""
@@ -242,11 +317,12 @@ class _Trainer:
                     self.run.append_log(record)
                     track(record)
                 show(record)
-                if stop() or self.step % config.checkpoint_every == 0 or self.step == config.num_steps:
+                stopped = self.strategy.mean(float(stop())) > 0  # a signal to one process stops all after this step
+                if stopped or self.step % config.checkpoint_every == 0 or self.step == config.num_steps:
                     self.save()
-                if stop():
+                if stopped:
                     raise Interrupted(f"stopped after step {self.step} of {config.num_steps}; saved in {self.run.path}")
-        return self._finish() if main else {}
+        return self._finish()
 
     def _next_batch(self) -> tuple[Tensor, Tensor]:
         """Inputs and targets of one forward pass."""
@@ -264,16 +340,13 @@ class _Trainer:
 
     def _update(self) -> dict[str, Any]:
         """One optimizer update; returns its log record."""
-        config, started = self.config, time.perf_counter()
+        config, parts, started = self.config, self.config.gradient_accumulation, time.perf_counter()
         total = torch.zeros(2, device=self.device)  # objective and cross-entropy
-        for _ in range(config.gradient_accumulation):
-            inputs, targets = self._next_batch()
-            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast):
-                loss = self.loss(inputs, targets)
-            (loss.objective / config.gradient_accumulation).backward()
-            total += torch.stack((loss.objective.detach(), loss.cross_entropy)) / config.gradient_accumulation
+        for remaining in reversed(range(parts)):
+            with self.strategy.accumulating(self.module) if remaining else contextlib.nullcontext():
+                total += self.strategy.forward_backward(self.module, self.loss, self._next_batch(), parts) / parts
         self.strategy.finish_gradients(self.module)
-        norm = clip_gradient(self.module.parameters(), config.optimizer.max_grad_norm)
+        norm = self.strategy.clip_gradient(self.module, config.optimizer.max_grad_norm)
         learning_rate = config.optimizer.learning_rate(self.step, config.num_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -296,7 +369,7 @@ class _Trainer:
         return {
             "step": self.step, "train_loss": cross_entropy, **extra, "learning_rate": learning_rate,
             "grad_norm": float(norm), "seconds": round(self.seconds, 3),
-            "tokens": self.step * config.tokens_per_step * self.strategy.world_size,
+            "tokens": self.step * config.tokens_per_step * self.strategy.num_batches,
         }  # fmt: skip
 
     def evaluate(self, full: bool = True) -> Evaluation:
@@ -306,7 +379,7 @@ class _Trainer:
         if self.tokenizer is not None:
             options["token_bytes"] = self.tokenizer.token_byte_lengths()
         context = self.config.model.context_length
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast):
+        with self.precision():
             if self.config.eval_by == "documents" and self.tokenizer is not None:
                 return evaluate_documents(
                     self.model, tokens, context, self.tokenizer.special_id(END_OF_TEXT), **options
@@ -336,16 +409,19 @@ class _Trainer:
         return record
 
     def _finish(self) -> dict[str, Any]:
-        """Write the final model, the plot and the summary."""
+        """Write the final model, the plot and the summary; the other processes than rank 0 return nothing."""
         with self.averaged():
-            save_model(self.model, self.run.path)
+            weights = self.strategy.weights(self.module)
+            if self.strategy.rank:
+                return {}
+            save_model(self.model, self.run.path, weights)
         log = self.run.read_log()
         manifest = read_manifest(self.config.valid_tokens)
         floor = manifest["nats"] / manifest["num_tokens"] if "nats" in manifest else None
         last = log[-1]
         keys = ("train_loss", "validation_loss", "perplexity", "bits_per_byte", "tokens", "seconds")
         summary = {"steps": self.step, **{key: last[key] for key in keys if key in last}, "device": str(self.device)}
-        summary["parameters"] = self.model.get_num_params()
+        summary["parameters"] = self.num_parameters
         if floor is not None:
             summary |= {"entropy_floor": floor, "above_floor": last["validation_loss"] / floor - 1}
         if not _plot(log, floor, self.run.path / "loss.svg"):
@@ -367,9 +443,9 @@ def _plot(log: list[dict[str, Any]], floor: float | None, path: Path) -> bool:
     return True
 
 
-def save_model(model: TransformerLM, directory: Path) -> None:
-    """Write model.pt (weights) and model_config.json, as `TransformerLM.from_pretrained` reads them."""
-    checkpoint.save_state(model.state_dict(), directory / "model.pt")
+def save_model(model: TransformerLM, directory: Path, weights: dict[str, Tensor] | None = None) -> None:
+    """Write model.pt (`weights`, by default the model's own) and model_config.json, for `from_pretrained`."""
+    checkpoint.save_state(model.state_dict() if weights is None else weights, directory / "model.pt")
     write_json(directory / "model_config.json", asdict(model.config))
 
 

@@ -13,6 +13,7 @@ into a `Loss`, and nothing else in the loop knows what they mean. Read next: `tr
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -46,6 +47,7 @@ class TrainingLoss:
         compile: use torch.compile.
         end_of_text: id of the separator at whose borders attention ends, so that packed documents do not see each
             other; None lets attention see the whole row.
+        precision: makes the context in which the loss is computed, such as an autocast; nothing special by default.
 
     Raises:
         ValueError: chunks are asked for, but the module offers no hidden states and head; or attention is to end at
@@ -61,6 +63,7 @@ class TrainingLoss:
         chunk_tokens: int = 0,
         compile: bool = False,
         end_of_text: int | None = None,
+        precision: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
     ):
         module = model if module is None else module
         if chunk_tokens and not (hasattr(module, "hidden_states") and hasattr(module, "lm_head")):
@@ -68,7 +71,7 @@ class TrainingLoss:
                 f"chunked_loss={chunk_tokens} needs a model with hidden_states() and lm_head, which "
                 f"{type(module).__name__} does not offer; set chunked_loss=0"
             )
-        self.module, self.z_loss, self.chunk_tokens = module, z_loss, chunk_tokens
+        self.module, self.z_loss, self.chunk_tokens, self.precision = module, z_loss, chunk_tokens, precision
         forward: Callable[..., Any] = module.hidden_states if chunk_tokens else module  # type: ignore[assignment]
         if end_of_text is not None:
             if chunk_tokens or not isinstance(module, TransformerLM):
@@ -82,9 +85,10 @@ class TrainingLoss:
 
     def __call__(self, inputs: Int[Tensor, "batch seq"], targets: Int[Tensor, "batch seq"]) -> Loss:
         """One forward pass; the mean over all tokens."""
-        loss = self._next_token_loss(inputs, targets)
-        extra = self.auxiliary_loss()
-        return loss if extra is None else loss._replace(objective=loss.objective + extra)
+        with self.precision():
+            loss = self._next_token_loss(inputs, targets)
+            extra = self.auxiliary_loss()
+            return loss if extra is None else loss._replace(objective=loss.objective + extra)
 
     def _next_token_loss(self, inputs: Tensor, targets: Tensor) -> Loss:
         if self.chunk_tokens:

@@ -33,7 +33,7 @@ COMMANDS = {
     "tokenizer inspect": ("cs336_basics.tokenization.cli:inspect", "show a tokenizer and how it cuts a text"),
     "tokenizer export": ("cs336_basics.tokenization.cli:export", "write a tokenizer for tiktoken, Hugging Face ..."),
     "tokenizer import": ("cs336_basics.tokenization.cli:import_", "read another program's tokenizer"),
-    "train": ("cs336_basics.cli:train", "train a language model, or go on with an interrupted run"),
+    "train": ("cs336_systems.parallel.cli:train", "train a language model, or go on with an interrupted run"),
     "generate": ("cs336_basics.cli:generate", "let a trained model write"),
     "evaluate": ("cs336_basics.cli:evaluate", "loss, perplexity and bits per byte of a trained model"),
     "model info": ("cs336_basics.cli:model_info", "count a model's parameters, FLOPs and memory"),
@@ -47,13 +47,19 @@ COMMANDS = {
     "systems memory": ("cs336_systems.cli:memory", "where the memory of a training step goes"),
     "systems roofline": ("cs336_systems.cli:roofline", "this machine's peaks, and the model's operations below them"),
     "systems mixed-precision": ("cs336_systems.cli:mixed_precision", "what half precision loses, and what autocast keeps in float32"),
+    "systems generate": ("cs336_systems.inference.cli:generate", "let a trained model continue many prompts at once"),
+    "systems inference": ("cs336_systems.inference.cli:inference", "time the inference engine, batch by batch"),
     "systems leaderboard-step": ("cs336_systems.cli:leaderboard_step", "check and time the 2026 leaderboard's training step"),
+    "systems collectives": ("cs336_systems.parallel.collectives_cli:collectives", "time all-reduce and other collectives"),
+    "systems ring": ("cs336_systems.parallel.collectives_cli:ring", "draw a ring all-reduce step by step"),
+    "systems pipeline": ("cs336_systems.parallel.collectives_cli:pipeline", "draw a pipeline schedule and its bubble"),
     "scaling fit": ("cs336_scaling.cli:fit", "fit scaling laws to finished runs, with intervals"),
     "scaling predict": ("cs336_scaling.cli:predict", "predict the best size and loss of a bigger run"),
     "scaling plan": ("cs336_scaling.cli:plan", "which runs to buy next within a budget"),
     "scaling plot": ("cs336_scaling.cli:plot", "a report of fits: profiles, frontier, contours, intervals"),
     "scaling size": ("cs336_scaling.cli:size", "tokens, text, FLOPs, hours and memory for a model's size"),
     "scaling sweep": ("cs336_scaling.cli:sweep", "train the bank of small runs, or go on with it"),
+    "scaling solve": ("cs336_scaling.cli:solve", "assignment 3 worked: spend a budget, predict a bigger run, train it"),
     "scaling serve": ("cs336_scaling.service.cli:serve", "the training service of assignment 3, all editions"),
     "scaling client": ("cs336_scaling.service.cli:client", "submit runs to a training service and read their results"),
     "scaling admin": ("cs336_scaling.service.cli:admin", "seed learners, make keys, export grades, queue again"),
@@ -63,7 +69,7 @@ COMMANDS = {
     "lectures notes": ("lectures.cli:notes", "write the notes of a lecture in Markdown"),
     "lectures messages": ("lectures.cli:messages", "bring a lecture's catalogue up to date for translators"),
 }
-RESUMABLE = {"tour", "train", "data get", "basics ablate", "basics objectives", "scaling sweep"}
+RESUMABLE = {"tour", "train", "data get", "basics ablate", "basics objectives", "scaling sweep", "scaling solve"}
 # fmt: on
 GROUPS = sorted({" ".join(name.split()[:n]) for name in COMMANDS for n in range(1, len(name.split()))})
 

@@ -1,4 +1,4 @@
-"""The verbs `cs336 scaling fit | predict | plan | plot | size | sweep`. Read next: `report.py`, `sweep.py`."""
+"""The verbs `cs336 scaling fit | predict | plan | plot | size | sweep | solve`. Read next: `report.py`, `sweep.py`."""
 
 from __future__ import annotations
 
@@ -278,6 +278,34 @@ def sweep(argv: list[str]) -> None:
         return
     bank = run_sweep(specs, o.out, workers=o.workers, say=lambda line: print(line, file=sys.stderr, flush=True))
     print_result({**values, "bank": str(bank)}, as_json=o.json)
+
+
+@dataclass(frozen=True)
+class Solve:
+    """Assignment 3 worked: spend 2e12 FLOPs through the service, fit, predict a 3e12 run, train it, compare."""
+
+    out: Path = Path("runs/scaling-solution")
+    """folder of the answers, the target run and the report"""
+    bank: Path | None = None
+    """runs that the service answers from; those that ship by default"""
+    corpora: Path = Path("runs/sweep")
+    """folder with the corpora of `scaling sweep`, made there when missing"""
+    target: float = 3e12
+    """FLOPs of the run to predict and train; 3e12 takes about 10 minutes on one core"""
+    seed: int = 0
+    """of the bootstrap"""
+    json: Switch = False
+    """print the result as JSON"""
+
+
+def solve(argv: list[str]) -> None:
+    """`cs336 scaling solve`."""
+    o = parse(Solve, argv, "scaling solve", example="scaling solve --target 3e12")
+    from cs336_scaling.worked_solution import SolutionOptions, solve
+
+    options = SolutionOptions(o.bank, o.corpora, o.target, o.seed)
+    page = solve(options, o.out, say=lambda line: print(line, file=sys.stderr, flush=True))
+    print_result({"report": str(page)}, as_json=o.json)
 
 
 def _fitted(table: RunTable, resamples: int, seed: int) -> ParametricBootstrap:

@@ -1,6 +1,7 @@
 """What may be asked of the old API's /loss, and how a refusal reads.
 
-Two profiles: the course's ranges, and `micro`, about a millionth of them, whose runs a laptop really makes. A value out
+Two profiles: the course's ranges, and `micro`, about a millionth of their FLOPs, whose runs a laptop really makes; its
+rates go further up, since narrow models want them (a cap of 1e-3 would bind at every width of the bank). A value out
 of range is told as `d_model must be in range [64, 1024], got 9999`. Read next: `loss_queries.py`.
 """
 
@@ -47,7 +48,7 @@ def _flops_levels(lowest: int, highest: int) -> tuple[int, ...]:
 
 RULES = {
     "course": LossRules((64, 1024), (2, 24), (2, 16), (1e-4, 1e-3), (128, 256), _flops_levels(13, 17)),
-    "micro": LossRules((16, 256), (1, 8), (1, 16), (1e-4, 3e-2), (8, 16, 32), _flops_levels(9, 11)),
+    "micro": LossRules((8, 256), (1, 32), (1, 32), (1e-4, 0.5), (4, 8, 16, 32, 64, 128), _flops_levels(9, 11)),
 }
 
 

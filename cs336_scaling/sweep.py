@@ -141,14 +141,14 @@ def train_config(spec: RunSpec, corpus: Path) -> TrainConfig:
     )  # fmt: skip
 
 
-def run_one(spec: RunSpec, corpus: Path, directory: Path) -> dict[str, Any]:
+def run_one(spec: RunSpec, corpus: Path, directory: Path, *, progress: bool = False) -> dict[str, Any]:
     """Train one run on one thread, or go on with it; returns its record."""
     import torch
 
     torch.set_num_threads(1)
     config, diverged_at = train_config(spec, corpus), None
     try:
-        summary = train(config, directory, progress=False)
+        summary = train(config, directory, progress=progress)
     except Diverged as end:
         summary, diverged_at = {}, end.step
     log = RunDirectory(directory).read_log()

@@ -410,59 +410,67 @@ def get_flashattention_autograd_function_triton() -> type[torch.autograd.Functio
 
 def get_ddp(module: torch.nn.Module) -> torch.nn.Module:
     """A container that broadcasts the module from rank 0 and averages each gradient as soon as it is ready."""
-    raise NotImplementedError
+    from cs336_systems.parallel.ddp import DDP
+
+    return DDP(module)
 
 
 def ddp_on_after_backward(ddp_model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Called after backward and before the optimizer step: wait for the communication of get_ddp."""
-    raise NotImplementedError
+    ddp_model.finish_gradient_synchronization()
 
 
 def get_ddp_individual_parameters(module: torch.nn.Module) -> torch.nn.Module:
     """Editions 2024 and 2025: the name get_ddp had."""
-    raise NotImplementedError
+    return get_ddp(module)
 
 
 def ddp_individual_parameters_on_after_backward(ddp_model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Editions 2024 and 2025: the name ddp_on_after_backward had."""
-    raise NotImplementedError
+    ddp_model.finish_gradient_synchronization()
 
 
 def get_ddp_bucketed(module: torch.nn.Module, bucket_size_mb: float | None) -> torch.nn.Module:
     """Editions 2024 and 2025: DDP with gradients sent in buckets of at most bucket_size_mb (None = one bucket)."""
-    raise NotImplementedError
+    from cs336_systems.parallel.ddp import DDPBucketed
+
+    return DDPBucketed(module, bucket_size_mb)
 
 
 def ddp_bucketed_on_after_backward(ddp_model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Editions 2024 and 2025: wait for all buckets."""
-    raise NotImplementedError
+    ddp_model.finish_gradient_synchronization()
 
 
 def ddp_bucketed_on_train_batch_start(ddp_model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Editions 2024 and 2025: called before zero_grad of each step; resets the bucket counters."""
-    raise NotImplementedError
+    ddp_model.start_batch()
 
 
 def get_fsdp(module: torch.nn.Module, compute_dtype: torch.dtype | None = None) -> torch.nn.Module:
     """Fully sharded data parallel: Linear and Embedding weights are split over the ranks."""
-    raise NotImplementedError
+    from cs336_systems.parallel.fsdp import FSDP
+
+    return FSDP(module, compute_dtype)
 
 
 def fsdp_on_after_backward(fsdp_model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Called after backward and before the optimizer step: finish the gradients."""
-    raise NotImplementedError
+    fsdp_model.finish_gradient_synchronization()
 
 
 def fsdp_gather_full_params(fsdp_model: torch.nn.Module) -> dict[str, Tensor]:
     """All parameters in full, by their name in the wrapped module; called on all ranks."""
-    raise NotImplementedError
+    return fsdp_model.gather_full_params()
 
 
 def get_sharded_optimizer(
     params: Iterable[torch.nn.Parameter], optimizer_cls: type[torch.optim.Optimizer], **kwargs: Any
 ) -> torch.optim.Optimizer:
     """An optimizer whose state is split over the ranks; kwargs go to optimizer_cls."""
-    raise NotImplementedError
+    from cs336_systems.parallel.sharded_optimizer import ShardedOptimizer
+
+    return ShardedOptimizer(params, optimizer_cls, **kwargs)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

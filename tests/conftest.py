@@ -54,9 +54,19 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture(scope="session")
-def adapters(request: pytest.FixtureRequest) -> ModuleType:
+def adapters_name(request: pytest.FixtureRequest) -> str:
+    """What --adapters says; worker processes load it again with `load_adapters`."""
+    return request.config.getoption("--adapters")
+
+
+@pytest.fixture(scope="session")
+def adapters(adapters_name: str) -> ModuleType:
     """The adapters under test: the only way in which a test reaches an implementation."""
-    name = request.config.getoption("--adapters")
+    return load_adapters(adapters_name)
+
+
+def load_adapters(name: str) -> ModuleType:
+    """Adapters by file path or dotted module name."""
     if not (name.endswith(".py") or os.sep in name):
         return importlib.import_module(name)
     path = Path(name)
