@@ -35,7 +35,7 @@ class Build:
     """lectures that run at the same time"""
     max_steps: int = 20_000
     """steps after which a lecture is stopped"""
-    seconds: float = 300.0
+    seconds: float = 120.0
     """seconds after which a lecture is stopped"""
 
 

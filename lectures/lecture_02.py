@@ -314,7 +314,7 @@ def arithmetic_intensity():
 def initial_weights():
     text("## How large should weights be at the start?")
     text(r"With weights of variance 1, each output is a sum of $d$ terms and grows like $\sqrt{d}$:")
-    d = 4096
+    d = 2048
     x = torch.randn(64, d)
     large = x @ torch.randn(d, 64)  # @inspect large
     scaled = x @ (torch.randn(d, 64) / math.sqrt(d))  # @inspect scaled
@@ -426,7 +426,7 @@ def a_training_run():
     final = {name: curve[-1][1] for name, curve in losses.items()}  # @inspect final
     assert final["AdamW"] < final["SGD"] < math.log(256)
     text("""
-        A guess at random has a loss of {chance:.2f} nats per byte. After 60 steps AdamW is at {adamw:.2f}, SGD at
+        A guess at random has a loss of {chance:.2f} nats per byte. After 45 steps AdamW is at {adamw:.2f}, SGD at
         {sgd:.2f}.
     """, chance=math.log(256), adamw=final["AdamW"], sgd=final["SGD"])  # fmt: skip
 
@@ -439,8 +439,8 @@ def train(tokens, optimizer_class, learning_rate):  # @inspect optimizer_class l
     )  # @stepover
     optimizer = optimizer_class(model.parameters(), lr=learning_rate)  # @stepover
     curve = []
-    for step in range(60):  # @inspect step @every 20
-        x, y = get_batch(tokens, 16, 64, "cpu", generator=generator)  # @stepover
+    for step in range(45):  # @inspect step @every 15
+        x, y = get_batch(tokens, 8, 64, "cpu", generator=generator)  # @stepover
         loss = cross_entropy(model(x), y)  # @inspect loss @stepover
         optimizer.zero_grad()  # @stepover
         loss.backward()  # @stepover

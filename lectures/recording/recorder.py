@@ -49,7 +49,7 @@ class Limits:
     """steps, after which the lecture is stopped"""
     max_said: int = 32_000_000
     """letters said by the lecture, pictures included, after which it is stopped"""
-    seconds: float = 300.0
+    seconds: float = 120.0
     """seconds, after which the lecture is stopped"""
     console: int = 100_000
     """letters of output kept; the rest is counted"""
