@@ -82,7 +82,8 @@ function markCurrent(step) {
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 function bringIntoView(element, jump) {
   const box = element.getBoundingClientRect();
-  const top = 90, bottom = innerHeight - 150;
+  const covered = document.body.hasAttribute("data-open") ? 0.5 * innerHeight + 140 : 150; // a pane is open on a phone
+  const top = 60, bottom = innerHeight - covered;
   if (box.top >= top && box.bottom <= bottom) return;
   const target = box.height > bottom - top ? box.top - top : box.top - (top + bottom) / 2 + box.height / 2;
   scrollBy({ top: target, behavior: jump || calm.matches || playing() ? "instant" : "smooth" });
