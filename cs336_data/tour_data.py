@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cs336_basics.runs.atomic import write_json
-from cs336_basics.runs.report import KeyFigure, KeyFigures, Paragraph, Section
+from cs336_basics.runs.report import Block, KeyFigure, KeyFigures, Paragraph, Section
 from cs336_basics.runs.stage import Stage
 from cs336_data.filter_for_model import FilterForModelConfig, TrainerConfig, model_section, run_filter_for_model
 from cs336_data.funnel import FunnelRow
@@ -100,7 +100,11 @@ def _section(directory: Path) -> Section:
         KeyFigure("records in the crawl", f"{rows[0].came:,}"),
         KeyFigure("documents kept", f"{rows[-1].left:,}"),
     ]
-    blocks = [Paragraph(_INTRODUCTION), KeyFigures([*figures, *truth_figures(measured)[:2]]), funnel_section(rows)]
+    blocks: list[Block] = [
+        Paragraph(_INTRODUCTION),
+        KeyFigures([*figures, *truth_figures(measured)[:2]]),
+        funnel_section(rows),
+    ]
     return Section("Data", [*blocks, truth_section(measured), model_section(run)])
 
 

@@ -93,7 +93,8 @@ class Flow:
         """One file."""
         entry = self.reader.files[file]
         lines = coloured_lines(entry["source"].rstrip("\n"))
-        body, folded = [], []
+        body: list[Any] = []
+        folded: list[Any] = []
         for number, unit in enumerate(self.units):
             if unit[0] != file:
                 continue

@@ -228,7 +228,7 @@ def no_network() -> Iterator[None]:
             raise OSError(f"lectures run without a network; this one tried to reach {host}")
         connect(self, address)
 
-    socket.socket.connect = local_only  # type: ignore[method-assign]
+    socket.socket.connect = local_only  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:
