@@ -22,7 +22,8 @@ from torch import nn
 
 from cs336_alignment.answer_parsing import parse_gsm8k_response, parse_mmlu_response
 from cs336_alignment.evaluation import core_metric as core
-from cs336_alignment.evaluation.generation import Estimate, (
+from cs336_alignment.evaluation.generation import (
+    Estimate,
     Respond,
     evaluate_generation,
     pass_rates,
