@@ -27,6 +27,7 @@ from cs336_data.synthetic_crawl.crawl import CrawlOptions
 FOLDER = "data"
 RUN = f"{FOLDER}/run"
 RESULTS = f"{FOLDER}/results.json"
+_SMALL_CRAWL = 200  # articles; done sooner than a second worker starts
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def flow_config(directory: Path, options: DataStageOptions) -> FilterForModelCon
     return FilterForModelConfig(
         pipeline=PipelineConfig(
             inputs=(str(crawl / "warc" / "*.gz"),), steps=steps, corpus_steps=corpus_steps, truth=crawl,
-            execution=ExecutionConfig(workers=2), seed=options.seed,
+            execution=ExecutionConfig(workers=2 if n > _SMALL_CRAWL else 1), seed=options.seed,
         ),
         crawl=CrawlOptions(
             articles=n, reference=options.reference, boilerplate=n // 3, spam=n // 4, adult=n // 10, hostile=n // 10,
