@@ -11,8 +11,8 @@ PIP := $(BIN)/python -m pip install --quiet -c constraints.txt
 ARGS ?=
 # Modules of cs336_basics whose shape annotations the tests check at run time: those with tensors. In the tokenizer the
 # checks would cost many times the work itself, and its tests of wrong arguments want our own messages.
-TYPED := layers model variants nn_utils optimizer data generation compiled_decoding evaluation training masked_forward \
-  objectives packing.document_mask packing.packer
+TYPED := layers model variants nn_utils optimizer data generation evaluation training masked_forward objectives \
+  packing.document_mask packing.packer
 TYPED_PARALLEL := activation_checkpointing context_parallel ddp fsdp optimizer_offload pipeline_parallel process_group \
   ring_all_reduce ring_transformer sharded_optimizer sharded_weight tensor_parallel vocab_parallel
 TYPED_MODULES := $(TYPED:%=cs336_basics.%) $(TYPED_PARALLEL:%=cs336_systems.parallel.%)

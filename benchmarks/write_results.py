@@ -140,6 +140,25 @@ def _chunked_loss(r: dict[str, Any]) -> str:
     )
 
 
+def _minhash(r: dict[str, Any]) -> str:
+    speed = r["speed"]
+    faster = speed["times_as_fast"]
+    variances = [row["multiply"]["variance_over_theory"] for row in r["estimates"]]
+    return (
+        f"{faster['ours / datatrove']:.0f}x datatrove and {faster['ours / datasketch']:.1f}x datasketch's fastest update, "
+        f"which gets its shingles ready made; {speed['mb_per_cpu_second']['ours']:.0f} MB of text per CPU second; variance "
+        f"{min(variances):.2f} to {max(variances):.2f} of theory's"
+    )
+
+
+def _dedup_million(r: dict[str, Any]) -> str:
+    return (
+        f"{r['documents']:,} documents ({r['megabytes']:.0f} MB) in {r['cpu_s']:.0f} s of CPU ({r['wall_s']:.0f} s with "
+        f"{r['processes']} processes), {r['peak_rss_mb']:,} MB peak over all; recall {r['recall']:.2%}, precision "
+        f"{r['precision']:.2%} against planted truth"
+    )
+
+
 def _ddp_overlap(r: dict[str, Any]) -> str:
     return (
         f"{r['hidden_share']:.0%} of all-reduce time hidden behind backward ({r['buckets']} buckets, 2 gloo processes, "
@@ -178,6 +197,24 @@ def _scaling(r: dict[str, Any]) -> str:
     )
 
 
+def _quality_rules(r: dict[str, Any]) -> str:
+    rate = r["megabytes_per_second"]
+    return (
+        f"Gopher, C4 and FineWeb rules {rate['ours']} MB/s of one core, datatrove {rate['datatrove']} ({r['ratio']}x); "
+        f"same verdicts on {r['same_verdicts']:.2%} of {r['pages']} pages"
+    )
+
+
+def _data_pipeline(r: dict[str, Any]) -> str:
+    rows = r["rows"]
+    speedup = f"; {r['workers']['speedup_2_workers']:.2f}x with two workers" if "workers" in r else ""
+    return (
+        f"{rows['ours']['pages_per_cpu_second']:,.0f} pages per CPU second, "
+        f"{rows['datatrove, our extractor']['ours_is_times']:.1f}x datatrove with the same extractor, "
+        f"{rows['datatrove, trafilatura']['ours_is_times']:.1f}x with its own{speedup}"
+    )
+
+
 TABLE = (  # what, result file, text, by which command
     ("the default tour", "tour", _tour, "make tour"),
     ("the one-hour run", "stories_one_hour", _one_hour, "configs/stories-one-hour.toml"),
@@ -186,7 +223,10 @@ TABLE = (  # what, result file, text, by which command
     ("BPE training", "bpe_training", _bpe_training, "bench_bpe_training.py"),
     ("BPE encoding", "bpe_encoding", _bpe_encoding, "bench_bpe_encoding.py"),
     ("cached generation", "generation", _generation, "bench_generation.py"),
+    ("MinHash signatures", "minhash", _minhash, "bench_minhash.py"),
+    ("near duplicates in files", "dedup_million", _dedup_million, "bench_dedup_million.py"),
     ("inference engine, TinyStories shape", "inference", _inference, "bench_inference.py"),
+    ("data pipeline", "data_pipeline", _data_pipeline, "bench_data_pipeline.py"),
     ("packing", "packing", _packing, "bench_packing.py"),
     ("LM-head loss in chunks", "chunked_loss", _chunked_loss, "bench_chunked_loss.py"),
     ("gradients sent during backward", "ddp_overlap", _ddp_overlap, "bench_ddp_overlap.py"),
@@ -195,6 +235,7 @@ TABLE = (  # what, result file, text, by which command
     ("scaling law", "scaling_solution", _scaling, "cs336 scaling solve"),
     ("training service", "service", _service, "bench_service.py"),
     ("training service, killed", "service_kills", _service_kills, "bench_service_kills.py"),
+    ("quality rules", "quality_rules", _quality_rules, "bench_quality_rules.py"),
 )
 
 

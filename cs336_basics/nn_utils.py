@@ -63,9 +63,9 @@ def softmax(x: Float[Tensor, "..."], dim: int) -> Float[Tensor, "..."]:
     Numerics: the maximum is subtracted first; float16 and bfloat16 are computed in float32. A slice that is -inf
     throughout (a query that may attend to nothing) gives zeros, where the bare formula gives NaN.
     """
-    wide = upcast(x)
-    p = _Softmax.apply(wide, dim) if torch.is_grad_enabled() else _exponentials_over_sum(wide, dim)
-    return p.to(x.dtype)
+    if torch.is_grad_enabled():
+        return _Softmax.apply(upcast(x), dim).to(x.dtype)
+    return _exponentials_over_sum(upcast(x), dim).to(x.dtype)
 
 
 def logsumexp(x: Float[Tensor, "..."], dim: int) -> Float[Tensor, "..."]:
