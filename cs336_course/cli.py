@@ -25,14 +25,18 @@ from pathlib import Path
 COMMANDS = {
     "tour": ("cs336_course.cli:tour", "the whole course in miniature, trained for real on this machine"),
     "data get": ("cs336_basics.corpora.cli:get", "download TinyStories, the OpenWebText sample or FineWeb-Edu"),
+    "data get commoncrawl": ("cs336_data.cli:get_common_crawl", "download files of a Common Crawl archive"),
+    "data synthesize": ("cs336_data.cli:synthesize", "write a small web crawl of known content (WARC, WET, truth)"),
+    "data run": ("cs336_data.cli:run", "turn a crawl into clean documents and tell what became of every record"),
+    "data filter-for-model": ("cs336_data.cli:filter_for_model", "train one model on filtered and on unfiltered text and compare"),
     "data stories": ("cs336_basics.corpora.cli:stories", "write synthetic stories whose entropy is known"),
     "data stdlib": ("cs336_basics.corpora.cli:stdlib", "gather the Python library's own sources as a corpus"),
-    "data dedup-lines": ("cs336_data.deduplication.cli:dedup_lines", "remove lines that occur more than once in a collection"),
-    "data dedup-documents": ("cs336_data.deduplication.cli:dedup_documents", "keep the first of documents with the same text"),
-    "data dedup-near": ("cs336_data.deduplication.cli:dedup_near", "keep one of documents that are nearly the same (MinHash)"),
-    "data decontaminate": ("cs336_data.deduplication.cli:decontaminate", "leave out documents that quote an evaluation text"),
-    "data tokenize": ("cs336_data.deduplication.cli:tokenize", "encode documents into token files"),
-    "data mix": ("cs336_data.deduplication.cli:mix", "plan epochs of sources and write one shuffled token file"),
+    "data dedup-lines": ("cs336_data.corpus_cli:dedup_lines", "remove lines that occur more than once in a collection"),
+    "data dedup-documents": ("cs336_data.corpus_cli:dedup_documents", "keep the first of documents with the same text"),
+    "data dedup-near": ("cs336_data.corpus_cli:dedup_near", "keep one of documents that are nearly the same (MinHash)"),
+    "data decontaminate": ("cs336_data.corpus_cli:decontaminate", "leave out documents that quote an evaluation text"),
+    "data tokenize": ("cs336_data.corpus_cli:tokenize", "encode documents into token files"),
+    "data mix": ("cs336_data.corpus_cli:mix", "plan epochs of sources and write one shuffled token file"),
     "data extract": ("cs336_data.classifiers.cli:extract", "the text of web pages, PDFs and crawl archives"),
     "data pii": ("cs336_data.classifiers.cli:pii", "list or mask e-mail addresses, telephone numbers and IP addresses"),
     "data rules": ("cs336_data.classifiers.cli:rules", "judge documents by Gopher's, C4's, FineWeb's or DCLM's rules"),
@@ -84,12 +88,27 @@ COMMANDS = {
     "alignment evaluate": ("cs336_alignment.evaluation.cli:evaluate", "word problems, GSM8K, MMLU, CORE, IFEval ... with intervals"),
     "alignment chat-sft": ("cs336_alignment.chat.cli:chat_sft", "teach a model to chat, with or without the calculator"),
     "chat": ("cs336_alignment.chat.cli:chat", "talk with a model in the terminal, or on a page in the browser"),
+    "alignment sft": ("cs336_alignment.cli:sft", "imitate worked solutions"),
+    "alignment dpo": ("cs336_alignment.cli:dpo", "train on pairs of a better and a worse response"),
+    "alignment grpo": ("cs336_alignment.cli:grpo", "reinforcement learning with verifiable rewards: GRPO and its relatives"),
+    "alignment ppo": ("cs336_alignment.cli:ppo", "reinforcement learning with a value function"),
+    "alignment expert-iteration": ("cs336_alignment.cli:expert_iteration", "sample, keep what is right, imitate it, repeat"),
+    "alignment reward-model": ("cs336_alignment.cli:reward_model", "learn a score from preference pairs"),
+    "alignment evaluate": ("cs336_alignment.evaluation.cli:evaluate", "word problems, GSM8K, MMLU, CORE, IFEval ... with intervals"),
+    "alignment chat-sft": ("cs336_alignment.chat.cli:chat_sft", "teach a model to chat, with or without the calculator"),
+    "chat": ("cs336_alignment.chat.cli:chat", "talk with a model in the terminal, or on a page in the browser"),
 }
-RESUMABLE = {"tour", "train", "data get", "basics ablate", "basics objectives", "scaling sweep", "scaling solve",
-             "data dedup-lines", "data dedup-documents", "data dedup-near", "data decontaminate", "data tokenize"}
+RESUMABLE = {
+    "tour", "train", "data get", "data run", "data filter-for-model", "data dedup-lines", "data dedup-documents",
+    "data dedup-near", "data decontaminate", "data tokenize", "basics ablate", "basics objectives", "scaling sweep",
+    "scaling solve",
+}
+RESUMABLE |= {name for name in COMMANDS if name.startswith("alignment ")}
 RESUMABLE |= {name for name in COMMANDS if name.startswith("alignment ")}
 # fmt: on
-GROUPS = sorted({" ".join(name.split()[:n]) for name in COMMANDS for n in range(1, len(name.split()))})
+GROUPS = sorted(
+    {" ".join(name.split()[:n]) for name in COMMANDS for n in range(1, len(name.split()))} - COMMANDS.keys()
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -126,6 +145,10 @@ def _dispatch(arguments: list[str]) -> int:
     words = max(
         (n for n in range(1, len(arguments) + 1) if " ".join(arguments[:n]) in GROUPS), default=0
     )  # words of the group
+    if (
+        len(arguments) >= words + 2 and " ".join(arguments[: words + 2]) in COMMANDS
+    ):  # `data get commoncrawl` is a verb beside `data get`
+        words += 1
     name, rest = " ".join(arguments[: words + 1]), arguments[words + 1 :]
     if words and (len(arguments) == words or arguments[words] in ("-h", "--help")):
         group = " ".join(arguments[:words])
