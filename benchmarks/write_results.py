@@ -205,6 +205,16 @@ def _quality_rules(r: dict[str, Any]) -> str:
     )
 
 
+def _data_pipeline(r: dict[str, Any]) -> str:
+    rows = r["rows"]
+    speedup = f"; {r['workers']['speedup_2_workers']:.2f}x with two workers" if "workers" in r else ""
+    return (
+        f"{rows['ours']['pages_per_cpu_second']:,.0f} pages per CPU second, "
+        f"{rows['datatrove, our extractor']['ours_is_times']:.1f}x datatrove with the same extractor, "
+        f"{rows['datatrove, trafilatura']['ours_is_times']:.1f}x with its own{speedup}"
+    )
+
+
 TABLE = (  # what, result file, text, by which command
     ("the default tour", "tour", _tour, "make tour"),
     ("the one-hour run", "stories_one_hour", _one_hour, "configs/stories-one-hour.toml"),
@@ -216,6 +226,7 @@ TABLE = (  # what, result file, text, by which command
     ("MinHash signatures", "minhash", _minhash, "bench_minhash.py"),
     ("near duplicates in files", "dedup_million", _dedup_million, "bench_dedup_million.py"),
     ("inference engine, TinyStories shape", "inference", _inference, "bench_inference.py"),
+    ("data pipeline", "data_pipeline", _data_pipeline, "bench_data_pipeline.py"),
     ("packing", "packing", _packing, "bench_packing.py"),
     ("LM-head loss in chunks", "chunked_loss", _chunked_loss, "bench_chunked_loss.py"),
     ("gradients sent during backward", "ddp_overlap", _ddp_overlap, "bench_ddp_overlap.py"),

@@ -104,6 +104,8 @@ RESUMABLE = {
     "scaling solve",
 }
 RESUMABLE |= {name for name in COMMANDS if name.startswith("alignment ")}
+RESUMABLE = {"tour", "train", "data get", "basics ablate", "basics objectives", "scaling sweep", "scaling solve",
+             "data dedup-lines", "data dedup-documents", "data dedup-near", "data decontaminate", "data tokenize"}
 RESUMABLE |= {name for name in COMMANDS if name.startswith("alignment ")}
 # fmt: on
 GROUPS = sorted(
