@@ -88,22 +88,12 @@ COMMANDS = {
     "alignment evaluate": ("cs336_alignment.evaluation.cli:evaluate", "word problems, GSM8K, MMLU, CORE, IFEval ... with intervals"),
     "alignment chat-sft": ("cs336_alignment.chat.cli:chat_sft", "teach a model to chat, with or without the calculator"),
     "chat": ("cs336_alignment.chat.cli:chat", "talk with a model in the terminal, or on a page in the browser"),
-    "alignment sft": ("cs336_alignment.cli:sft", "imitate worked solutions"),
-    "alignment dpo": ("cs336_alignment.cli:dpo", "train on pairs of a better and a worse response"),
-    "alignment grpo": ("cs336_alignment.cli:grpo", "reinforcement learning with verifiable rewards: GRPO and its relatives"),
-    "alignment ppo": ("cs336_alignment.cli:ppo", "reinforcement learning with a value function"),
-    "alignment expert-iteration": ("cs336_alignment.cli:expert_iteration", "sample, keep what is right, imitate it, repeat"),
-    "alignment reward-model": ("cs336_alignment.cli:reward_model", "learn a score from preference pairs"),
-    "alignment evaluate": ("cs336_alignment.evaluation.cli:evaluate", "word problems, GSM8K, MMLU, CORE, IFEval ... with intervals"),
-    "alignment chat-sft": ("cs336_alignment.chat.cli:chat_sft", "teach a model to chat, with or without the calculator"),
-    "chat": ("cs336_alignment.chat.cli:chat", "talk with a model in the terminal, or on a page in the browser"),
 }
 RESUMABLE = {
     "tour", "train", "data get", "data run", "data filter-for-model", "data dedup-lines", "data dedup-documents",
     "data dedup-near", "data decontaminate", "data tokenize", "basics ablate", "basics objectives", "scaling sweep",
     "scaling solve",
 }
-RESUMABLE |= {name for name in COMMANDS if name.startswith("alignment ")}
 RESUMABLE = {"tour", "train", "data get", "basics ablate", "basics objectives", "scaling sweep", "scaling solve",
              "data dedup-lines", "data dedup-documents", "data dedup-near", "data decontaminate", "data tokenize"}
 RESUMABLE |= {name for name in COMMANDS if name.startswith("alignment ")}
