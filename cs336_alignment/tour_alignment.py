@@ -80,7 +80,7 @@ def _grpo(num_steps: int) -> GrpoConfig:
 DEFAULT = AlignmentStageOptions(  # about 3 minutes on two CPU cores
     PipelineOptions(
         task=WordProblems(max_steps=3, largest=10, sizes=SplitSizes(sft=5000, preference=300, rl=2000, test=400)),
-        sft=SftConfig(num_steps=300, batch_size=32, optimizer=_muon(4e-3, 300), eval_examples=100, checkpoint_every=50),
+        sft=SftConfig(num_steps=220, batch_size=32, optimizer=_muon(4e-3, 220), eval_examples=100, checkpoint_every=50),
         dpo=DpoConfig(num_steps=30, batch_size=16, nll_coefficient=0.2, optimizer=_adamw(1e-4, 5)),
         grpo=_grpo(60), pair_problems=200, validation_pairs=30,
     )
