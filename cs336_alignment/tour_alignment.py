@@ -77,7 +77,7 @@ def _grpo(num_steps: int) -> GrpoConfig:
     )  # fmt: skip
 
 
-DEFAULT = AlignmentStageOptions(  # about 3 minutes on two CPU cores
+DEFAULT = AlignmentStageOptions(  # meant for 3 minutes on two CPU cores with nothing else to do
     PipelineOptions(
         task=WordProblems(max_steps=3, largest=10, sizes=SplitSizes(sft=5000, preference=300, rl=2000, test=400)),
         sft=SftConfig(num_steps=220, batch_size=32, optimizer=_muon(4e-3, 220), eval_examples=100, checkpoint_every=50),
@@ -85,7 +85,7 @@ DEFAULT = AlignmentStageOptions(  # about 3 minutes on two CPU cores
         grpo=_grpo(60), pair_problems=200, validation_pairs=30,
     )
 )  # fmt: skip
-QUICK = AlignmentStageOptions(  # about 20 seconds; too short for the target
+QUICK = AlignmentStageOptions(  # a tenth of it; too short for the target
     replace(
         DEFAULT.pipeline, grpo=_grpo(4), pair_problems=60, validation_pairs=5, sft=replace(DEFAULT.pipeline.sft, num_steps=40),
         dpo=replace(DEFAULT.pipeline.dpo, num_steps=5),
