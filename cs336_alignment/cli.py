@@ -101,7 +101,7 @@ def grpo(argv: list[str]) -> None:
     from cs336_alignment.sft import clone_model
 
     about = "Reinforcement learning with verifiable rewards: GRPO and its relatives."
-    method = ("method", Literal[tuple(METHODS)] | None, None, "settings of a named method; other flags go before it")  # type: ignore[valid-type]
+    method = ("method", Literal[tuple(METHODS)] | None, None, "settings of a named method; other flags go before it")
     example = "runs/sft --out runs/grpo --method dr_grpo --num-steps 100"
     o = _parse(_with_method(argv, METHODS), "grpo", GrpoConfig, about, example, method)
     policy = _Policy(o)

@@ -19,7 +19,7 @@ out: several devices. Read next: `expert_iteration.py`, `ppo.py`.
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -104,7 +104,7 @@ class GrpoTrainer:
         config = self.config
         self.model.train()
         fixed = self._fixed_scores(batch)
-        sums: Counter[str] = Counter()
+        sums: defaultdict[str, float] = defaultdict(float)
         for _ in range(config.epochs_per_rollout):
             for rows in self._minibatches(len(batch.advantages)):
                 for name, value in self._update(batch, rows, fixed).items():

@@ -12,7 +12,7 @@ Handout: grpo_train_step. Read next: `grpo.py`, which repeats this with rollouts
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -170,7 +170,7 @@ class TokenReport:
     """Means over response tokens only, gathered microbatch by microbatch."""
 
     def __init__(self) -> None:
-        self._sums: Counter[str] = Counter()
+        self._sums: defaultdict[str, float] = defaultdict(float)
         self._tokens: Counter[str] = Counter()
 
     def add(self, mask: Bool[Tensor, "batch seq"], values: dict[str, Tensor]) -> None:

@@ -42,7 +42,8 @@ def load_policy(name: str, tokenizer: Path | None = None, *, device: str = "auto
             f"{name} is a Hugging Face model, which needs transformers; pip install transformers", name="transformers"
         ) from error
     where = choose_device(device)
-    model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32).to(where).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+    model = model.to(where).eval()
     if where.type == "cuda":
         model.forward = torch.autocast("cuda", dtype=torch.bfloat16)(model.forward)
     return model, AutoTokenizer.from_pretrained(name)

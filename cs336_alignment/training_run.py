@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from torch import nn
 
 from cs336_alignment.rollouts import Sampler, greedy_rewards
@@ -42,7 +41,8 @@ class Trainer(Protocol):
     """What can be trained here; `config` has num_steps, eval_every, eval_examples and checkpoint_every."""
 
     model: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: Any
+    """as torch.optim.Optimizer"""
     config: Any
     steps_done: int
 
@@ -179,7 +179,7 @@ def save_trained(model: nn.Module, directory: Path, tokenizer: Any = None) -> No
         model.save_pretrained(directory)  # type: ignore[operator]
     else:
         checkpoint.save_state(model.state_dict(), directory / "model.pt")
-    inner = TextTokenizer(tokenizer).tokenizer if tokenizer is not None else None
+    inner: Any = TextTokenizer(tokenizer).tokenizer if tokenizer is not None else None
     if hasattr(inner, "save_pretrained"):
         inner.save_pretrained(directory)
     elif hasattr(inner, "save"):

@@ -88,14 +88,17 @@ COMMANDS = {
     "alignment evaluate": ("cs336_alignment.evaluation.cli:evaluate", "word problems, GSM8K, MMLU, CORE, IFEval ... with intervals"),
     "alignment chat-sft": ("cs336_alignment.chat.cli:chat_sft", "teach a model to chat, with or without the calculator"),
     "chat": ("cs336_alignment.chat.cli:chat", "talk with a model in the terminal, or on a page in the browser"),
+    "lectures build": ("lectures.cli:build", "run lectures and write pages to step through, for any browser"),
+    "lectures serve": ("lectures.cli:serve", "serve the built pages on this machine"),
+    "lectures run": ("lectures.cli:run", "play a lecture in the terminal"),
+    "lectures notes": ("lectures.cli:notes", "write the notes of a lecture in Markdown"),
+    "lectures messages": ("lectures.cli:messages", "bring a lecture's catalogue up to date for translators"),
 }
 RESUMABLE = {
     "tour", "train", "data get", "data run", "data filter-for-model", "data dedup-lines", "data dedup-documents",
     "data dedup-near", "data decontaminate", "data tokenize", "basics ablate", "basics objectives", "scaling sweep",
     "scaling solve",
 }
-RESUMABLE = {"tour", "train", "data get", "basics ablate", "basics objectives", "scaling sweep", "scaling solve",
-             "data dedup-lines", "data dedup-documents", "data dedup-near", "data decontaminate", "data tokenize"}
 RESUMABLE |= {name for name in COMMANDS if name.startswith("alignment ")}
 # fmt: on
 GROUPS = sorted(

@@ -47,7 +47,7 @@ def _lines(config: PipelineConfig, rows: Sequence[dict[str, Any]], manifests: Se
         f"Text by the extractor `{config.reading.extractor}`, then, in this order:", "",
         "| step | options | documents in | out | dropped |", "|---|---|---:|---:|---:|",
     ]  # fmt: skip
-    options = {"extract": {}, "read": {}}
+    options: dict[str, Any] = {"extract": {}, "read": {}}
     options |= {step.options.get("set", step.name): step.options for step in config.steps}
     options |= {step.name: step.options for step in config.corpus_steps}
     for row in rows:
@@ -56,7 +56,8 @@ def _lines(config: PipelineConfig, rows: Sequence[dict[str, Any]], manifests: Se
             f"| {row['step']} | {f'`{said}`' if said else 'default'} | {row['came']:,} | {row['left']:,} | "
             f"{row['came'] - row['left']:,} |"
         )
-    models, masked = {}, added(manifest["masked"] for manifest in manifests)
+    models: dict[str, Any] = {}
+    masked = added(manifest["masked"] for manifest in manifests)
     for manifest in manifests:
         models |= manifest["models"]
     lines += [

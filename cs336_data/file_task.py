@@ -13,11 +13,12 @@ way changes a byte, save for the manifest's "measured" (seconds, host). It runs 
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import socket
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -65,7 +66,7 @@ class _Tally:
     funnel: dict[str, Counter[str]]
     """step -> "in", "out" and the reasons"""
     reader: Counter[str] = field(default_factory=Counter)
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     histograms: dict[str, list[int]] = field(default_factory=dict)
     characters: int = 0
     models: dict[str, str] = field(default_factory=dict)
@@ -222,10 +223,15 @@ def _lines(path: str) -> Iterator[_Found]:
             return from_line(line, path=path, number=number)
 
         try:
-            document = load()
-            yield _Found(document.id, document.url, lambda document=document: document)
+            document = from_line(line, path=path, number=number)
+            yield _Found(document.id, document.url, functools.partial(_same, document))
         except ValueError:
             yield _Found(f"{Path(path).name}:{number}", "", load)  # which will say what is wrong with the line
+
+
+def _same(document: Document) -> Document:
+    """What was loaded already."""
+    return document
 
 
 def _judge(found: _Found, steps: Sequence[Step], tally: _Tally) -> tuple[tuple[str, str], str]:

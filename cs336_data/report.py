@@ -197,9 +197,9 @@ def _texts_of_places(clusters: Path, places: Sequence[str]) -> dict[str, str]:
     texts = {}
     for name, lines in wanted.items():
         path = folder / name
-        for number, line in enumerate(read_lines(path) if path.exists() else [], 1):
+        for number, record in enumerate(read_lines(path) if path.exists() else [], 1):
             if number in lines:
-                texts[lines[number]] = " ".join(json.loads(line)["text"].split())
+                texts[lines[number]] = " ".join(json.loads(record)["text"].split())
     return texts
 
 

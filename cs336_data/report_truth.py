@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cs336_basics.runs.intervals import wilson_interval
-from cs336_basics.runs.report import KeyFigure, KeyFigures, Paragraph, Section, Table
+from cs336_basics.runs.report import Block, KeyFigure, KeyFigures, Paragraph, Section, Table
 from cs336_data.funnel import added
 from cs336_data.synthetic_crawl.pages import ARTICLE, REFERENCE, UNREADABLE
 
@@ -20,7 +20,7 @@ a real crawl.
 
 def truth_section(measured: Mapping[str, Any]) -> Section:
     """Tables of `measure_run`'s result."""
-    blocks = [
+    blocks: list[Block] = [
         Paragraph(_INTRODUCTION), KeyFigures(truth_figures(measured)), _steps_table(measured), _fates_table(measured),
         _wanted_table(measured), _copies_table(measured), _details_table(measured),
     ]  # fmt: skip

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cs336_basics.runs.atomic import write_json
-from cs336_basics.runs.report import KeyFigure, KeyFigures, Paragraph, Section
+from cs336_basics.runs.report import Block, KeyFigure, KeyFigures, Paragraph, Section
 from cs336_basics.runs.stage import Stage
 from cs336_data.filter_for_model import FilterForModelConfig, TrainerConfig, model_section, run_filter_for_model
 from cs336_data.funnel import FunnelRow
@@ -27,6 +27,7 @@ from cs336_data.synthetic_crawl.crawl import CrawlOptions
 FOLDER = "data"
 RUN = f"{FOLDER}/run"
 RESULTS = f"{FOLDER}/results.json"
+_SMALL_CRAWL = 200  # articles; done sooner than a second worker starts
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def flow_config(directory: Path, options: DataStageOptions) -> FilterForModelCon
     return FilterForModelConfig(
         pipeline=PipelineConfig(
             inputs=(str(crawl / "warc" / "*.gz"),), steps=steps, corpus_steps=corpus_steps, truth=crawl,
-            execution=ExecutionConfig(workers=2), seed=options.seed,
+            execution=ExecutionConfig(workers=2 if n > _SMALL_CRAWL else 1), seed=options.seed,
         ),
         crawl=CrawlOptions(
             articles=n, reference=options.reference, boilerplate=n // 3, spam=n // 4, adult=n // 10, hostile=n // 10,
@@ -100,7 +101,11 @@ def _section(directory: Path) -> Section:
         KeyFigure("records in the crawl", f"{rows[0].came:,}"),
         KeyFigure("documents kept", f"{rows[-1].left:,}"),
     ]
-    blocks = [Paragraph(_INTRODUCTION), KeyFigures([*figures, *truth_figures(measured)[:2]]), funnel_section(rows)]
+    blocks: list[Block] = [
+        Paragraph(_INTRODUCTION),
+        KeyFigures([*figures, *truth_figures(measured)[:2]]),
+        funnel_section(rows),
+    ]
     return Section("Data", [*blocks, truth_section(measured), model_section(run)])
 
 

@@ -174,7 +174,7 @@ class ChatModel:
 
 def _changed(params: SamplingParams, **values: object) -> SamplingParams:
     """The parameters with some values replaced."""
-    return SamplingParams(**{**vars(params), **values})  # type: ignore[arg-type]
+    return SamplingParams(**{**vars(params), **values})
 
 
 class _Words:

@@ -168,7 +168,8 @@ def changed_params(params: SamplingParams, words: list[str]) -> SamplingParams:
     name, text = words
     optional = name in ("top_k", "top_p") and text == "none"
     try:
-        value = None if optional else kinds[name](text)
+        value: Any = None if optional else kinds[name](text)
     except ValueError as error:
         raise ValueError(f"{name} needs a number; got {text!r}") from error
-    return replace(params, **{name: value})
+    changed: dict[str, Any] = {name: value}
+    return replace(params, **changed)

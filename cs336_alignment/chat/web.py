@@ -222,6 +222,6 @@ def serve(chat: ChatModel, *, host: str, port: int, announce: Any = print) -> No
         chat.engine.stop()  # else the server would wait for the replies under way
         leave(*arguments)
 
-    server.handle_exit = end_replies_and_leave  # type: ignore[method-assign]
+    server.handle_exit = end_replies_and_leave  # type: ignore[assignment, method-assign]
     with listener:
         server.run(sockets=[listener])

@@ -23,6 +23,7 @@ from torch import nn
 from cs336_alignment.answer_parsing import parse_gsm8k_response, parse_mmlu_response
 from cs336_alignment.evaluation import core_metric as core
 from cs336_alignment.evaluation.generation import (
+    Estimate,
     Respond,
     evaluate_generation,
     pass_rates,
@@ -82,7 +83,7 @@ def task_suite(
     samples = len(answered[0].responses)
     outcomes = [item.num_right > 0 for item in answered] if samples == 1 else []
     rates = pass_rates(answered)
-    further = {
+    further: dict[str, Estimate | float | str] = {
         "answered in the form asked for": share([r["format_reward"] >= 1 for item in answered for r in item.rewards]),
         "right last number": share([
             same_number(parse_gsm8k_response(text) or "", item.example.answer)

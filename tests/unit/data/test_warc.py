@@ -139,7 +139,9 @@ def test_wet_records(file):
     assert (one.kind, one.payload, one.content_type) == ("conversion", text.encode(), "text/plain")
 
 
-@pytest.mark.parametrize("data", [b"hello\n" * 20, gzip.compress(b"hello\n" * 20), b"\0" * 100])
+@pytest.mark.parametrize(
+    "data", [b"hello\n" * 20, gzip.compress(b"hello\n" * 20, mtime=0), b"\0" * 100], ids=["text", "gzip", "zeros"]
+)
 def test_what_is_no_archive_is_refused(file, data):
     file.write_bytes(data)
     with pytest.raises(ValueError, match=r"no WARC record.*\.warc"):
