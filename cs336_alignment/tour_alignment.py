@@ -8,7 +8,7 @@ Handout: sft_experiment, dpo_training, grpo_train_loop. Read next: `pipeline.py`
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,9 @@ class AlignmentStageOptions:
     """task and length of each phase"""
     expect_gain: bool = True
     """target: GRPO's interval lies above SFT's"""
-    device: str = field(default="auto")
+    seed: int = 0
+    """of problems, data order and samples"""
+    device: str = "auto"
     """cpu, cuda, mps, or auto"""
 
 
@@ -119,7 +121,7 @@ def _run(directory: Path, options: AlignmentStageOptions) -> None:
     device = choose_device(options.device)
     model = TransformerLM.from_pretrained(directory / PRETRAINING).to(device)
     tokenizer = Tokenizer.load(directory / STORIES_TOKENIZER)
-    results = run_pipeline(model, tokenizer, options.pipeline, directory / FOLDER)
+    results = run_pipeline(model, tokenizer, replace(options.pipeline, seed=options.seed), directory / FOLDER)
     write_json(directory / RESULTS, results | {"targets": options.expect_gain})
 
 
