@@ -40,9 +40,9 @@ def python_expression(text: str) -> str | None:
     """
     if re.search(r"\^[{(]|\^\d\d|\*\*\s*[({]|\*\*\s*\d\d", text):
         return None
-    text = _with_quotients(text)
-    tokens = _TOKEN.findall(text) if text is not None else []
-    if text is None or "".join(tokens) != text:
+    divided = _with_quotients(text)
+    tokens = _TOKEN.findall(divided) if divided is not None else []
+    if divided is None or "".join(tokens) != divided:
         return None
     letters = {token for token in tokens if len(token) == 1 and token.isalpha()}
     if len(letters) > 2:

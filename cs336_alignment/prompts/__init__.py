@@ -63,7 +63,7 @@ def fill_prompt(template: str, **values: str) -> str:
         missing, unknown = sorted(names - set(values)), sorted(set(values) - names)
         raise ValueError(
             f"the prompt has the placeholders {sorted(names)}; "
-            + "; ".join(filter(None, [missing and f"no value for {', '.join(missing)}",
-                                      unknown and f"no placeholder for {', '.join(unknown)}"]))
+            + "; ".join(f"{what} {', '.join(found)}" for what, found in
+                        (("no value for", missing), ("no placeholder for", unknown)) if found)
         )  # fmt: skip
     return template.format(**values)
