@@ -30,7 +30,6 @@ from cs336_basics.variants.score_rules import attention_by_rules
 from cs336_systems.roofline import operation_costs
 from lectures.content import Reference, exercise, note, plot, quiz, text
 
-
 DATA = Path(__file__).parent / "data"
 WORKS = {key: Reference(**work) for key, work in json.loads((DATA / "works.json").read_text(encoding="utf-8")).items()}
 PUBLISHED = json.loads((DATA / "published_models.json").read_text(encoding="utf-8"))
@@ -98,9 +97,10 @@ def where_the_norm_stands():
 
 def gradients_through_depth():
     text("### First try: do gradients vanish?")
-    text(
-        "So post-norm should lose the gradient on its way down. Let us look: the norm of each block's gradient at random weights, over that of the last block."
-    )
+    text("""
+        So post-norm should lose the gradient on its way down. Let us look: the norm of each block's gradient, at
+        random weights, over that of the last block's.
+    """)
     ratios = {norm: [block_gradients(norm, depth)[0] for depth in (2, 8, 32)] for norm in ("pre", "post")}
     pre, post = ratios["pre"], ratios["post"]  # @inspect pre post
     curves = {f"{norm}-norm": list(enumerate(block_gradients(norm, 32), 1)) for norm in ratios}  # @stepover

@@ -26,7 +26,6 @@ from cs336_systems.roofline import Peaks, measure_peaks
 from cs336_systems.timing import time_call
 from lectures.content import Reference, exercise, graph, make_graph, note, plot, quiz, text
 
-
 DATA = Path(__file__).parent / "data"
 WORKS = {key: Reference(**work) for key, work in json.loads((DATA / "works.json").read_text(encoding="utf-8")).items()}
 CHIPS = json.loads((DATA / "gpus.json").read_text(encoding="utf-8"))
