@@ -68,14 +68,14 @@ def the_question():
         wrong, what is the remedy, and can we *see* it on a laptop?
     """, vaswani=WORKS["vaswani"])  # fmt: skip
     text("""
-        | part | 2017 | today | section |
-        |---|---|---|---|
-        | place of the norm | after each sum | before each sublayer | 2 |
-        | norm | LayerNorm | RMSNorm | 3 |
-        | biases | everywhere | none | 3 |
-        | feed-forward | ReLU, width $4d$ | SwiGLU, width $\\frac{8}{3} d$ | 4 |
-        | positions | added sines | rotated queries and keys | 6 |
-        | keys and values | one per head | shared by groups of heads | 9 |
+        | part | 2017 | today |
+        |---|---|---|
+        | place of the norm | after each sum | before each sublayer |
+        | norm | LayerNorm | RMSNorm |
+        | biases | everywhere | none |
+        | feed-forward | ReLU, width $4d$ | SwiGLU, width $\\frac{8}{3} d$ |
+        | positions | added sines | rotated queries and keys |
+        | keys and values | one per head | shared by groups of heads |
     """)
 
 
@@ -155,7 +155,7 @@ def sensitivity():
             {"pre-norm": list(pre.items()), "post-norm": list(post.items())}, logarithmic=True,
             xlabel="blocks", ylabel="relative change of the output",
         ),
-        alt="With pre-norm the output's change grows slowly with depth, with post-norm five times as much at 32 blocks.",
+        alt="With pre-norm the output's change grows slowly with depth, with post-norm much faster.",
     )  # fmt: skip
     text("""
         From 2 to 32 blocks the change grows {pre:.1f} times with pre-norm and {post:.0f} times with post-norm. That
@@ -355,7 +355,7 @@ def rotary_positions():
          alt="Score of two equal vectors over their distance: it falls, more slowly with the larger base.")  # fmt: skip
     assert short[0][1] == long[0][1] == 1 and short[-1][1] < long[-1][1]
     text(r"""
-        And two *equal* vectors score $\frac{2}{d}\sum_j \cos(\theta_j \cdot \text{distance})$, which falls as the
+        And two *equal* vectors, with the same length in each pair, score $\frac{2}{d}\sum_j \cos(\theta_j \cdot \text{distance})$, which falls as the
         pairs run out of step, while slow pairs still hold it up. Llama 3 took the base 500,000 for its long context.
     """)
     exercise("Write `RotaryPositionalEmbedding`.", function=RotaryPositionalEmbedding, test="tests/test_model.py")
@@ -400,8 +400,8 @@ def ten_models():
     head = "| model | $d$ | layers | heads/kv | vocabulary | ffn | $d_{ff}/d$ | $h d_h/d$ | $d/L$ | $10^9$ | source |"
     text("{head}\n{line}\n{rows}", head=head, line="|---" * 11 + "|", rows="\n".join(rows))
     text("""
-        All counts lie within {worst:.1%} of what the reports say. (Where PaLM puts one norm for two sublayers and
-        OLMo 2 puts its norms behind them, the counts differ by less than a thousandth.)
+        All counts lie within {worst:.1%} of what the reports say. (GPT-2's and GPT-3's biases
+        outside of queries, keys and values are left out, and OLMo 2 puts its norms elsewhere, which changes no count.)
     """, worst=max(abs(error) for error in errors.values()))  # fmt: skip
     exercise("Compute parameters and FLOPs of GPT-2 XL by hand (`transformer_accounting`).",
              function=parameter_counts, test="tests/unit/basics/test_accounting.py")  # fmt: skip
@@ -423,8 +423,8 @@ def the_ratios():
     assert min(aspects.values()) > 30 and sum(95 < aspect < 160 for aspect in aspects.values()) >= 8
     text(r"""
         - **$d_{ff}/d$**: 4 without a gate, $8/3$ to 4 with one; Gemma's 8 is the exception.
-        - **heads x width of a head** is $d$ in eight of ten. Each head then works in a subspace of width $d/h$, and
-          scores of rank 128 seem to be enough.
+        - **heads x width of a head** is $d$ in eight of ten. More heads are narrower heads,
+          and a head's scores have at most the rank of its width, 64 to 256 here.
         - **$d/L$**, the aspect ratio: about 100 to 160 in most. Depth costs latency, since layers wait for each
           other, and width is easier to split over machines.
         - **Vocabulary**: 32,000 to 50,000 for one language, 100,000 to 256,000 for many.

@@ -155,9 +155,8 @@ def same_flops():
                               xlabel="step", ylabel="mean squared error"),
          alt="Training curves: eight experts reach a lower error than the dense layer.")  # fmt: skip
     text("""
-        At the same FLOPs per token (but for the router's {more:.0%}), the error is {ratio:.0%} of the dense layer's. In
-        language models gains are smaller, since texts do not fall into eight clusters; but they are there, at all
-        sizes that were tried.
+        At the same FLOPs per token (but for the router's {more:.0%}), the error is {ratio:.0%} of the dense layer's. Texts do
+        not fall into eight clusters, so in language models the gain is smaller; the papers cited here all report one.
     """, more=more, ratio=final["8 experts"] / final["dense"])  # fmt: skip
 
 
@@ -367,7 +366,7 @@ def all_to_all():
     text(r"""
         256 experts do not fit on one GPU, so tokens travel to their experts and back: twice an *all-to-all* per layer.
         A token need be sent only once to each of $n$ devices, even if several of its $k$ experts live there. With
-        $E/n$ experts per device and experts chosen at random it visits
+        $E/n$ experts per device and experts chosen at random it visits (its own may be among them)
 
         $$n \left( 1 - \binom{E - E/n}{k} \Big/ \binom{E}{k} \right) \text{ devices.}$$
     """)

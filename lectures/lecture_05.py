@@ -77,7 +77,7 @@ def anatomy():
         - A **thread** runs the kernel's code on its own registers.
         - 32 threads form a **warp**: they carry out the same instruction at the same time.
         - Warps form a **block** (in Triton: a program). A block stays on one multiprocessor and shares its fast memory.
-        - Blocks form the **grid**. They may run in any order, and cannot wait for each other.
+        - Blocks form the **grid**. They run in any order and, as a rule, cannot wait for each other.
         - A **streaming multiprocessor** (SM) runs several blocks at once.
     """)
     nodes = [
@@ -220,11 +220,11 @@ def traversal():
     matrix = np.ones((2048, 4096), dtype=np.float32)  # @inspect matrix
     by_rows = time_call(lambda: [row.sum() for row in matrix], warmups=1, repeats=3)  # @stepover
     by_columns = time_call(lambda: [column.sum() for column in matrix.T], warmups=1, repeats=3)  # @stepover
-    rows_ms, columns_ms = by_rows.median_ms, by_columns.median_ms  # @inspect rows_ms columns_ms
+    rows_ms, columns_ms = by_rows.p10_ms, by_columns.p10_ms  # @inspect rows_ms columns_ms
     assert columns_ms > rows_ms
     text("""
-        {slower:.0f} times as long for the same additions, on the machine that made this page. (Half of numpy's sum by
-        rows is vector instructions, which also want neighbours.)
+        {slower:.0f} times as long for the same additions, on the machine that made this page. (Not all of it is
+        the cache: numpy also adds neighbours with vector instructions.)
     """, slower=columns_ms / rows_ms)  # fmt: skip
 
 
@@ -410,9 +410,9 @@ def low_precision():
         errors[str(dtype)[6:]] = ((product - a @ b).norm() / (a @ b).norm()).item()  # @inspect errors
     assert errors["float16"] < errors["bfloat16"] / 4 and errors["bfloat16"] < errors["float8_e4m3fn"] / 8
     text("""
-        Three bits less of fraction are eight times the error ({bf16:.1%} with 7 bits, {fp8:.1%} with 3 are sixteen
-        times apart). Inputs may be rounded; sums may not:
-    """, bf16=errors["bfloat16"], fp8=errors["float8_e4m3fn"])  # fmt: skip
+        Each bit of fraction halves the error: {fp16:.2%} with 10 bits, {bf16:.1%} with 7, {fp8:.1%} with 3. Inputs may be
+        rounded; sums may not:
+    """, fp16=errors["float16"], bf16=errors["bfloat16"], fp8=errors["float8_e4m3fn"])  # fmt: skip
     sums = accumulation_results()  # @inspect sums @stepover
     exercise("Explain these four sums of a thousand times 0.01.", function=accumulation_results,
              test="tests/unit/systems/test_roofline.py")  # fmt: skip
@@ -530,8 +530,8 @@ def flash_attention():
     stored_mb = 2 * tokens**2 / 1e6  # @inspect stored_mb
     assert 33 < stored_mb < 34
     text("""
-        {mb:.0f} MB. Tiling, fusion, recomputation in one kernel: the FLOPs are *more* than before, the time is several
-        times less.
+        {mb:.0f} MB. Tiling, fusion and recomputation in one kernel: with the backward pass the FLOPs are *more* than before,
+        and the time is several times less.
     """, mb=stored_mb)  # fmt: skip
     exercise("Write FlashAttention forward and backward (`flash_forward`, `flash_backward`).",
              function=FlashAttentionPyTorch, test="tests/test_attention.py")  # fmt: skip

@@ -358,8 +358,8 @@ def occupancy():
     product = fitting(226, 8, 65_536)  # @inspect product
     assert product == (1, 8 / 64)
     text("""
-        The matrix product has the lowest occupancy and is the *busiest*: one block per SM, with a large tile of sums in
-        registers and loads running ahead of the arithmetic. Occupancy hides waiting; a kernel that overlaps its loads
+        The matrix product and wide attention have the lowest occupancy and keep the tensor cores *busiest*: one block per
+        SM, with a large tile of sums in registers and loads running ahead of the arithmetic. Occupancy hides waiting; a kernel that overlaps its loads
         itself does not need much of it. For kernels that only stream through memory, more is better.
     """)
 
@@ -410,9 +410,10 @@ def by_steps(x):
 def softmax_in_triton():
     text("### One program per row")
     text("""
-        If a row fits into the registers of a block, it is loaded once and stored once. The number of columns is
-        rounded up to a power of two, and what lies beyond is masked with *minus infinity*, which counts neither in the
-        maximum nor in the sum. Rows that do not fit are done in two passes, as in lecture 5. Our kernel, {softmax}:
+        If a row fits into the registers of a block, it can be loaded once and stored once. Columns are rounded up to a
+        power of two, and what lies beyond is masked with *minus infinity*, which counts neither in the maximum nor in
+        the sum. Our kernel takes rows of any length: it walks over the row by blocks and finds maximum and sum in one
+        pass, as in lecture 5, then walks again (through the cache, if the row is not too long) and writes. {softmax}:
     """, softmax=SoftmaxTriton)  # fmt: skip
     torch.manual_seed(0)
     x = torch.randn(4, 300)
