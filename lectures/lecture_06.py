@@ -359,8 +359,9 @@ def occupancy():
     assert product == (1, 8 / 64)
     text("""
         The matrix product and wide attention have the lowest occupancy and keep the tensor cores *busiest*: one block per
-        SM, with a large tile of sums in registers and loads running ahead of the arithmetic. Occupancy hides waiting; a kernel that overlaps its loads
-        itself does not need much of it. For kernels that only stream through memory, more is better.
+        SM, with a large tile of sums in registers and loads running ahead of the arithmetic. Occupancy hides waiting; a
+        kernel that overlaps its loads itself needs little of it. For kernels that only stream through memory, more is
+        better.
     """)
 
 
@@ -511,7 +512,9 @@ def order_of_tiles():
         tiles = [place(program, group, 64, 64) for program in range(132)]  # @inspect tiles @stepover
         needed[group] = len({row for row, _ in tiles}) + len({column for _, column in tiles})  # @inspect needed
     assert needed == {1: 67, 8: 25, 16: 25}
-    assert sorted(place(p, 8, 64, 64) for p in range(64 * 64)) == [(i, j) for i in range(64) for j in range(64)]
+    assert sorted(place(p, 8, 64, 64) for p in range(64 * 64)) == [
+        (i, j) for i in range(64) for j in range(64)
+    ]  # @stepover
     text("""
         {plain} strips without groups (3 rows and all 64 columns), {grouped} with groups of 8. The bytes from memory fall
         by the same factor, {factor:.1f}, with one line of integer arithmetic.
