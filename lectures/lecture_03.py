@@ -158,10 +158,10 @@ def sensitivity():
         alt="With pre-norm the output's change grows slowly with depth, with post-norm much faster.",
     )  # fmt: skip
     text("""
-        From 2 to 32 blocks the change grows {pre:.1f} times with pre-norm and {post:.0f} times with post-norm. That
-        is the difference: a deep post-norm model answers the same step with a much larger jump, so it needs tiny
+        From 2 to 32 blocks the change grows {pre:.1f} times with pre-norm, where {log:.1f} were predicted, and
+        {post:.0f} times with post-norm, more even than the predicted {root:.0f}. That is the difference: a deep post-norm model answers the same step with a much larger jump, so it needs tiny
         first steps, a long warm-up, and sometimes diverges all the same. {xiong} found as much by training.
-    """, pre=pre[32] / pre[2], post=post[32] / post[2], xiong=WORKS["xiong"])  # fmt: skip
+    """, pre=pre[32] / pre[2], post=post[32] / post[2], log=math.sqrt(math.log(32, 2)), root=math.sqrt(32 / 2), xiong=WORKS["xiong"])  # fmt: skip
     note("The experiment takes a second; ask for guesses before showing the plot.")
     quiz(
         "OLMo 2 and Gemma 2 put a norm *behind* the sublayer, $x + N(f(x))$. Is that post-norm again?",
@@ -397,12 +397,13 @@ def ten_models():
         errors[name] = parameters / PUBLISHED[name]["billions"] - 1
         rows.append(row_of(name, config, parameters))  # @stepover
     assert all(abs(error) < 0.02 for error in errors.values())  # @inspect errors
-    head = "| model | $d$ | layers | heads/kv | vocabulary | ffn | $d_{ff}/d$ | $h d_h/d$ | $d/L$ | $10^9$ | source |"
-    text("{head}\n{line}\n{rows}", head=head, line="|---" * 11 + "|", rows="\n".join(rows))
+    sources = "; ".join(f"{name}, {entry['source']}" for name, entry in PUBLISHED.items())
+    head = "| model | $d$ | layers | heads/kv | vocabulary | ffn | $d_{ff}/d$ | $h d_h/d$ | $d/L$ | $10^9$ |"
+    text("{head}\n{line}\n{rows}", head=head, line="|---" * 10 + "|", rows="\n".join(rows))
     text("""
         All counts lie within {worst:.1%} of what the reports say. (GPT-2's and GPT-3's biases
-        outside of queries, keys and values are left out, and OLMo 2 puts its norms elsewhere, which changes no count.)
-    """, worst=max(abs(error) for error in errors.values()))  # fmt: skip
+        outside of queries, keys and values are left out, and OLMo 2 puts its norms elsewhere, which changes no count.) Sources: {sources}.
+    """, worst=max(abs(error) for error in errors.values()), sources=sources)  # fmt: skip
     exercise("Compute parameters and FLOPs of GPT-2 XL by hand (`transformer_accounting`).",
              function=parameter_counts, test="tests/unit/basics/test_accounting.py")  # fmt: skip
 
@@ -410,7 +411,7 @@ def ten_models():
 def row_of(name, c, billions):
     ratios = f"{c.d_ff / c.d_model:.2f} | {c.num_heads * c.d_head / c.d_model:.2f} | {c.d_model / c.num_layers:.0f}"
     shape = f"{c.d_model:,} | {c.num_layers} | {c.num_heads}/{c.kv_heads} | {c.vocab_size:,} | {c.ffn}"
-    return f"| {name} | {shape} | {ratios} | {billions:,.1f} | {PUBLISHED[name]['source']} |"
+    return f"| {name} | {shape} | {ratios} | {billions:,.1f} |"
 
 
 def the_ratios():
