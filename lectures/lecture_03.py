@@ -159,9 +159,11 @@ def sensitivity():
     )  # fmt: skip
     text("""
         From 2 to 32 blocks the change grows {pre:.1f} times with pre-norm, where {log:.1f} were predicted, and
-        {post:.0f} times with post-norm, more even than the predicted {root:.0f}. That is the difference: a deep post-norm model answers the same step with a much larger jump, so it needs tiny
-        first steps, a long warm-up, and sometimes diverges all the same. {xiong} found as much by training.
-    """, pre=pre[32] / pre[2], post=post[32] / post[2], log=math.sqrt(math.log(32, 2)), root=math.sqrt(32 / 2), xiong=WORKS["xiong"])  # fmt: skip
+        {post:.0f} times with post-norm, more even than the predicted {root:.0f}. That is the difference: a deep
+        post-norm model answers the same step with a much larger jump, so it needs tiny first steps, a long
+        warm-up, and sometimes diverges all the same. {xiong} found as much by training.
+    """, pre=pre[32] / pre[2], post=post[32] / post[2], log=math.sqrt(math.log2(32)),
+         root=math.sqrt(32 / 2), xiong=WORKS["xiong"])  # fmt: skip
     note("The experiment takes a second; ask for guesses before showing the plot.")
     quiz(
         "OLMo 2 and Gemma 2 put a norm *behind* the sublayer, $x + N(f(x))$. Is that post-norm again?",

@@ -443,8 +443,11 @@ def linear_attention():
         $$\text{parallel: } O = (Q K^\top \odot M)\, V \qquad \text{recurrent: } S_t = S_{t-1} + k_t v_t^\top, \quad
         o_t = S_t^\top q_t$$
 
-        at a cost of $O(T^2 d)$ and $O(T d^2)$. They agree, since $o_t = \sum_{j \le t} (q_t^\top k_j)\, v_j = \big(\sum_{j \le t} k_j v_j^\top\big)^\top q_t$. The state $S$
-        has $d \times d$ numbers at any length. With a decay $a_t \in (0, 1]$ that forgets (RetNet, Mamba-2
+        at a cost of $O(T^2 d)$ and $O(T d^2)$. They agree, since
+
+        $$o_t = \sum_{j \le t} (q_t^\top k_j)\, v_j = \Big(\sum_{j \le t} k_j v_j^\top\Big)^\top q_t.$$
+
+        The state $S$ has $d \times d$ numbers at any length. With a decay $a_t \in (0, 1]$ that forgets (RetNet, Mamba-2
         {duality}), $S_t = a_t S_{t-1} + k_t v_t^\top$, and $M_{tj} = \prod_{s=j+1}^{t} a_s$:
     """, katharopoulos=WORKS["katharopoulos"], duality=WORKS["duality"])  # fmt: skip
     generator = torch.Generator().manual_seed(0)

@@ -538,9 +538,9 @@ def recorded():
     assert 0.5 < share < 1 and rows["ours, plain"] > rows["ours, compiled steps"]
     text("""
         Decoding with this library's model on a machine with {cpus} CPU cores, measured {date}
-        (`benchmarks/results/generation.json`; the first bar is another library's). One token is one small matrix-vector product after the other. Compiled
-        into one piece of code, it spends {share:.0%} of its time in these products; with an operation of PyTorch for
-        each, {plain:.0%}.
+        (`benchmarks/results/generation.json`; the first bar is another library's). One token is one small
+        matrix-vector product after the other. Compiled into one piece of code, it spends {share:.0%} of its
+        time in these products; with an operation of PyTorch for each, {plain:.0%}.
     """, cpus=result["environment"]["cpu_count"], date=result["measured"], share=share,
          plain=rows["matrix products alone"] / rows["ours, plain"])  # fmt: skip
     gpu = RESULTS / "gpu_kernels.json"

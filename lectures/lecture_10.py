@@ -422,10 +422,10 @@ def the_proof():
         A is drafted with $a$ and accepted with $b/a$: in all $b$. B comes when it is drafted, always accepted, or
         when A is refused, because then $\max(p - q, 0)$ lies on B alone: $1 - b$. In general a token $x$ comes out with
 
-        $$\underbrace{q(x) \min\Big(1, \frac{p(x)}{q(x)}\Big)}_{\min(p(x),\, q(x))} +
-        \underbrace{\Big(1 - \sum_y \min(p(y), q(y))\Big)}_{\text{a refusal}}
-        \frac{\max(p(x) - q(x), 0)}{\sum_y \max(p(y) - q(y), 0)} = p(x),$$
+        $$\min\big(p(x), q(x)\big) + \Big(1 - \sum_y \min\big(p(y), q(y)\big)\Big)
+        \frac{\max(p(x) - q(x), 0)}{\sum_y \max(p(y) - q(y), 0)} = p(x).$$
 
+        The first term is $q(x) \min(1, p(x)/q(x))$, the bracket is the chance of a refusal. The sum is $p(x)$,
         since both sums in the second term are equal, and $\min(p, q) + \max(p - q, 0) = p$. The chance of acceptance is
         $\sum_y \min(p, q)$, one minus the total variation distance.
     """)
