@@ -78,7 +78,7 @@ def main() -> None:
     torch.set_num_threads(2)
     runs = [run_seed(seed, options.work / f"seed_{seed}") for seed in options.seeds]
     write_json(options.out, {
-        "runs": runs, "date": datetime.date.today().isoformat(), "environment": describe_environment(),
+        "runs": runs, "measured": datetime.date.today().isoformat(), "environment": describe_environment(),
     })  # fmt: skip
 
 
