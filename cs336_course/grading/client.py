@@ -21,7 +21,7 @@ from typing import Any
 from cs336_course.grading import isolation
 from cs336_course.grading.worker import wire
 
-START_S = 180
+START_S = 600
 GRACE_S = 10
 
 
