@@ -1,0 +1,74 @@
+"""What a misconception is: a name, a sentence, a small example that shows it, and the wrong code itself.
+
+    failing output of a student == output of a wrong implementation on the same input   =>   that is the mistake
+
+The bank serves twice: `diagnosis.py` compares a failing output with what each entry of its slug would give, and
+`selftest.py` hands every entry in as if it were a student's, to see that the hidden suite notices. Read next:
+`layers.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+READ = {
+    "train_bpe": "the handout's section on BPE training, and its worked example",
+    "tokenizer": "the handout's section on encoding and decoding text",
+    "linear": "the handout's note on row vectors: y = x W^T",
+    "embedding": "the handout's section on the embedding module",
+    "rmsnorm": "Zhang and Sennrich 2019, equation 4",
+    "positionwise_feedforward": "Shazeer 2020, `GLU Variants Improve Transformer`, equation 6",
+    "rope": "Su et al. 2021, section 3.2",
+    "softmax": "the handout's remark on numerical stability",
+    "scaled_dot_product_attention": "Vaswani et al. 2017, section 3.2.1",
+    "multihead_self_attention": "Vaswani et al. 2017, section 3.2.2",
+    "transformer_block": "Xiong et al. 2020, figure 1 (pre-norm)",
+    "transformer_lm": "the handout's figure of the whole model",
+    "cross_entropy": "the handout's formula of the loss, in log-sum-exp form",
+    "adamw": "Loshchilov and Hutter 2019, algorithm 2",
+    "learning_rate_schedule": "the handout's three cases of the cosine schedule",
+    "gradient_clipping": "the handout's section on gradient clipping",
+    "data_loading": "the handout's section on the data loader",
+    "checkpointing": "the handout's section on checkpointing",
+}
+
+
+@dataclass(frozen=True)
+class Misconception:
+    """One way to be wrong."""
+
+    slug: str
+    name: str
+    says: str
+    """what the code does instead, as a sentence that fits after "your output is what you get if" """
+    example: str
+    """the smallest input that shows it"""
+    functions: dict[str, Callable[..., Any]] = field(repr=False)
+    """adapter name -> wrong implementation"""
+
+    @property
+    def adapters(self) -> SimpleNamespace:
+        """The wrong functions as a stand-in for a module of adapters."""
+        return SimpleNamespace(**self.functions)
+
+    @property
+    def advice(self) -> str:
+        """What a student reads."""
+        return f"Your output is what you get if {self.says}. Try {self.example}. Read {READ[self.slug]}."
+
+
+def wrong(slug: str, name: str, says: str, example: str, **functions: Callable[..., Any]) -> Misconception:
+    """A shorter way to write an entry."""
+    return Misconception(slug, name, says, example, functions)
+
+
+def misconceptions(assignment: str) -> list[Misconception]:
+    """The bank of an assignment; empty where there is none yet."""
+    if assignment != "basics":
+        return []
+    from cs336_course.misconceptions import attention, layers, tokenization, updates
+
+    return [*layers.bank(), *attention.bank(), *updates.bank(), *tokenization.bank()]
