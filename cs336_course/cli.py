@@ -61,6 +61,16 @@ COMMANDS = {
     "scaling serve": ("cs336_scaling.service.cli:serve", "the training service of assignment 3, all editions"),
     "scaling client": ("cs336_scaling.service.cli:client", "submit runs to a training service and read their results"),
     "scaling admin": ("cs336_scaling.service.cli:admin", "seed learners, make keys, export grades, queue again"),
+    "handout": ("cs336_course.handouts.cli:handout", "make a student repository: blanked adapters, public tests, the text"),
+    "grade": ("cs336_course.grading.cli:grade", "grade a submission with the hidden suite, locked in"),
+    "grade batch": ("cs336_course.grading.cli:batch", "grade a folder of submissions, or go on with it"),
+    "grade gradescope-zip": ("cs336_course.grading.cli:gradescope_zip", "write the autograder zip for Gradescope"),
+    "grade selftest": ("cs336_course.grading.cli:selftest", "every known misconception must lose its problem"),
+    "doctor": ("cs336_course.learner.cli:doctor", "is this machine ready for the course?"),
+    "check": ("cs336_course.learner.cli:check", "adapters filled, missing, wrong; forbidden names"),
+    "progress": ("cs336_course.learner.cli:progress", "problems done, points, next step"),
+    "submit pack": ("cs336_course.learner.cli:submit_pack", "pack a submission"),
+    "submit verify": ("cs336_course.learner.cli:submit_verify", "check a packed submission by the grader's rules"),
 }
 RESUMABLE = {"tour", "train", "data get", "basics ablate", "basics objectives", "scaling sweep", "scaling solve"}
 # fmt: on
