@@ -26,8 +26,9 @@ from cs336_course.grading.report import CaseResult, GradeReport, SlugResult
 from cs336_course.grading.staging import SubmissionError, stage
 from cs336_course.grading.suite import BadAnswer, Case, Problem, Suite
 
-Diagnose = Callable[[Problem, dict[str, Any]], dict[str, str]]
-"""(problem, {case id: wrong answer}) -> {case id: what the answer looks like}"""
+UNANSWERED = "unanswered"
+Diagnose = Callable[[Problem, dict[str, Any], set[str]], dict[str, str]]
+"""(problem, {case id: answer or UNANSWERED}, ids of the wrong ones) -> {case id: what the answer looks like}"""
 ENDINGS = {
     "timeout": "ran longer than allowed",
     "memory": "used more memory than allowed",
@@ -94,16 +95,18 @@ def _grade_problem(worker: Worker, problem: Problem, diagnose: Diagnose | None) 
     """Ask, judge, diagnose."""
     outcome = worker.ask([{"driver": case.driver, "inputs": case.inputs} for case in problem.cases])
     result = SlugResult(problem.slug, problem.points, peak_mb=round(outcome.peak_mb, 1))
-    wrong: dict[str, Any] = {}
     for number, case in enumerate(problem.cases):
         case_result = _judge_case(case, number, outcome)
         result.cases.append(case_result)
-        if case_result.status == "failed":
-            wrong[case.id] = outcome.answers[number]["value"]
     if all(case.status == "passed" for case in result.cases):
         result.points = problem.points
-    if wrong and diagnose is not None:
-        named = diagnose(problem, wrong)
+    failed = {case.id for case in result.cases if case.status == "failed"}
+    if failed and diagnose is not None:
+        answers = {
+            case.id: answer.get("value", UNANSWERED)
+            for case, answer in zip(problem.cases, outcome.answers, strict=False)
+        }
+        named = diagnose(problem, answers, failed)
         for case_result in result.cases:
             case_result.diagnosis = named.get(case_result.id, "")
     return result
@@ -129,7 +132,7 @@ def _judge_case(case: Case, number: int, outcome: Outcome) -> CaseResult:
 
 
 def judgement(case: Case, value: dict[str, Any]) -> str | None:
-    """What is wrong with an answer; a missing or misshapen part of it is the answer's fault, not the grader's."""
+    """What is wrong with an answer, None if nothing is; a missing or misshapen part of it is the answer's fault, not the grader's."""
     try:
         return case.judge(value)
     except BadAnswer as error:

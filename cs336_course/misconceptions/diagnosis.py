@@ -1,8 +1,8 @@
 """Which misconception a failing output matches: run each on the same inputs, here in the judge, and compare.
 
-A misconception is named when, on every case of the slug that gave an answer, it answers as the submission did, right
-ones included; of several, the first in the bank's order. Errors must meet errors. Nothing is named otherwise: a wrong
-diagnosis costs more than none. Read next: `selftest.py`.
+A misconception is named when, on every case of the slug, it gives the submission's wrong answers, is right where the
+submission is right, and raises where it raises; of several, the first in the bank's order. Nothing is named otherwise:
+a wrong diagnosis costs more than none. Read next: `selftest.py`.
 """
 
 from __future__ import annotations
@@ -16,26 +16,40 @@ from typing import Any
 
 import numpy as np
 
+from cs336_course.grading.judge import UNANSWERED, judgement
 from cs336_course.grading.suite import Case, Problem
 from cs336_course.grading.worker import drivers
 from cs336_course.misconceptions.bank import Misconception, misconceptions
 
-UNANSWERED = "unanswered"
+
+def diagnose(problem: Problem, answers: dict[str, Any], failed: set[str]) -> dict[str, str]:
+    """{case id: advice}, one entry, or empty if no misconception fits.
+
+    Args:
+        answers: case id -> answer, or UNANSWERED where the submission raised; cases that never ran are missing.
+        failed: ids of the cases with a wrong answer.
+    """
+    match = name(problem, answers, failed)
+    first = next(case.id for case in problem.cases if case.id in failed)
+    return {} if match is None else {first: match.advice}
 
 
-def diagnose(problem: Problem, wrong: dict[str, Any]) -> dict[str, str]:
-    """{case id: advice} for the wrong answers {case id: answer}; empty if no misconception fits."""
-    cases = [case for case in problem.cases if case.id in wrong]
-    match = name(problem.slug, cases, wrong)
-    return {} if match is None else {cases[0].id: match.advice}
-
-
-def name(slug: str, cases: list[Case], answers: dict[str, Any]) -> Misconception | None:
-    """The first misconception of a slug that gives these answers to these cases."""
+def name(problem: Problem, answers: dict[str, Any], failed: set[str]) -> Misconception | None:
+    """The first misconception that is wrong where the submission is, in the same way, and right where it is right."""
     for entry in misconceptions("basics"):
-        if entry.slug == slug and all(same(answers[case.id], answer_of(entry, case)) for case in cases):
+        if entry.slug == problem.slug and all(
+            _agrees(entry, case, answers[case.id], case.id in failed) for case in problem.cases if case.id in answers
+        ):
             return entry
     return None
+
+
+def _agrees(entry: Misconception, case: Case, answer: Any, failed: bool) -> bool:
+    """Whether the misconception does on one case what the submission did."""
+    mine = answer_of(entry, case)
+    if mine is UNANSWERED or answer is UNANSWERED:
+        return mine is answer
+    return same(mine, answer) if failed else judgement(case, mine) is None
 
 
 def answer_of(entry: Misconception, case: Case) -> Any:

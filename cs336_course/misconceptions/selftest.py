@@ -54,18 +54,14 @@ def _try(entry: Misconception, problem: Problem, result: Selftest) -> None:
     """Judge one entry as a submission."""
     label = f"{entry.slug}/{entry.name}"
     answers = {case.id: diagnosis.answer_of(entry, case) for case in problem.cases}
-    failed = {}
-    wrong = False
-    for case in problem.cases:
-        if answers[case.id] is diagnosis.UNANSWERED:
-            wrong = True
-        elif judgement(case, answers[case.id]) is not None:
-            failed[case.id] = answers[case.id]
-    (result.caught if wrong or failed else result.survived).append(label)
-    if wrong or failed:
-        cases = [case for case in problem.cases if case.id in failed]
-        found = diagnosis.name(entry.slug, cases, failed) if failed else None
-        if found is entry or (found is not None and found.name == entry.name):
-            result.named.append(label)
-        else:
-            result.misnamed.append(f"{label} as {found.name if found else 'nothing'}")
+    given = [case for case in problem.cases if answers[case.id] is not diagnosis.UNANSWERED]
+    failed = {case.id for case in given if judgement(case, answers[case.id]) is not None}
+    if len(given) == len(answers) and not failed:
+        result.survived.append(label)
+        return
+    result.caught.append(label)
+    found = diagnosis.name(problem, answers, failed)
+    if found is not None and found.name == entry.name:
+        result.named.append(label)
+    else:
+        result.misnamed.append(f"{label} as {found.name if found else 'nothing'}")

@@ -122,7 +122,7 @@ def _trainers() -> list[Misconception]:
         entry("specials-missing", "special tokens are missing in the vocabulary", "the vocabulary's values"),
         entry("one-short", "one merge too few is learned", "vocab_size 257 without special tokens: one merge"),
         entry("lowercase", "text is put into lower case first", "`Low low`"),
-        entry("short-specials-first", "shorter special tokens are cut out before longer ones that hold them", "specials <|s|> and <|s|><|s|>"),
+        entry("short-specials-first", "shorter special tokens are cut out before longer ones that hold them", "specials <|s|> and <|s|>x"),
     ]  # fmt: skip
 
 
@@ -186,9 +186,21 @@ class _Tokenizer:
                 yield from self.encode(piece)
         elif self.how == "pieces-stripped":
             yield from self.encode("".join(piece.rstrip("\n") for piece in iterable))
+        elif self.how == "not-lazy":
+            yield from self.encode("".join(iterable))
         else:
-            text = "".join(iterable)
-            yield from self.encode(text)
+            yield from self._streamed(iterable)
+
+    def _streamed(self, iterable: Iterable[str]) -> Iterator[int]:
+        """Keep back the end of the text, from the last space between two letters on, where no pre-token can cross."""
+        text = ""
+        for piece in iterable:
+            text += piece
+            cuts = [match.start() for match in regex.finditer(r"(?<=\p{L}) (?=\p{L})", text)]
+            if cuts and self.how != "no-pretokens":
+                yield from self.encode(text[: cuts[-1]])
+                text = text[cuts[-1] :]
+        yield from self.encode(text)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids."""

@@ -26,7 +26,7 @@ def gradient_clipping(rng: Rng) -> list[Case]:
                 if grad is None:
                     wrong = None if actual is None else "a parameter without gradient got one"
                 else:
-                    wrong = difference(actual, grad * factor, atol=1e-8, rtol=1e-5, what="gradients")
+                    wrong = difference(actual, grad * factor, atol=1e-13, rtol=1e-5, what="gradients")
                 if wrong:
                     return wrong
             return None
