@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from .assertions import assert_implemented
+
 
 def test_get_batch(adapters, device):
     """1000 batches of 32 from 0..99 with context 7: starts uniform over 0..92."""
@@ -63,6 +65,7 @@ def test_get_batch_device(adapters, device):
 
 
 def test_get_batch_refuses_a_missing_device(adapters):
-    with pytest.raises((RuntimeError, AssertionError)):
+    with pytest.raises((RuntimeError, AssertionError)) as refusal:
         adapters.run_get_batch(dataset=np.arange(100), batch_size=2, context_length=7, device="cuda:99")
         pytest.fail("device cuda:99 does not exist, but a batch came back: move the tensors to the device asked for")
+    assert_implemented(refusal.value)

@@ -11,7 +11,7 @@ import math
 import pytest
 import torch
 
-from .assertions import assert_close, is_close
+from .assertions import assert_close, assert_implemented, is_close
 from .fixtures import model_files
 from .fixtures.model_files import (
     BATCH,
@@ -292,9 +292,10 @@ def test_transformer_lm_state_dict_is_strict(adapters, rope_model, change):
         del weights["ln_final.weight"]
     else:
         weights["layers.0.attn.extra.weight"] = torch.ones(1)
-    with pytest.raises((RuntimeError, KeyError, ValueError, AssertionError)):
+    with pytest.raises((RuntimeError, KeyError, ValueError, AssertionError)) as refusal:
         run_lm(adapters, rope_model, rope_model["inputs"]["ids"], weights)
         pytest.fail(f"a state dict with a {change} key was accepted; load weights with load_state_dict(strict=True)")
+    assert_implemented(refusal.value)
 
 
 # Signatures of 2024.

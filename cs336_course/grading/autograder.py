@@ -47,7 +47,10 @@ def write_autograder(assignment: str, out: Path, *, secret: str, term: str) -> l
         if not value or any(char in value for char in "'\\\n{}"):
             raise ValueError(f"{name} must be plain text without quotes, braces or backslashes; got {value!r}")
     root = suite_folder().parents[1]
-    files = {"setup.sh": SETUP.encode(), "run_autograder": RUN.format(assignment=assignment, secret=secret, term=term).encode()}
+    files = {
+        "setup.sh": SETUP.encode(),
+        "run_autograder": RUN.format(assignment=assignment, secret=secret, term=term).encode(),
+    }
     for pattern in ("cs336_basics/**/*.py", "cs336_course/**/*.py", "cs336_course/**/*.json", "cs336_course/**/*.toml",
                     "tests/hidden/*.py", "tests/naive_bpe.py", "tests/fixtures/*.py", "tests/__init__.py",
                     "constraints.txt"):  # fmt: skip

@@ -84,7 +84,9 @@ class GradescopeZip:
 def grade(argv: list[str]) -> None:
     """`cs336 grade ASSIGNMENT`."""
     assignment, rest = _assignment(argv, "grade")
-    options = parse(Grade, rest, f"grade {assignment}", example="grade basics --submission code.zip --format html --out report.html")
+    options = parse(
+        Grade, rest, f"grade {assignment}", example="grade basics --submission code.zip --format html --out report.html"
+    )
     from cs336_course.grading.formats import FORMATS
 
     def run() -> bool:
@@ -104,7 +106,9 @@ def grade(argv: list[str]) -> None:
 def batch(argv: list[str]) -> None:
     """`cs336 grade batch ASSIGNMENT`."""
     assignment, rest = _assignment(argv, "grade batch")
-    options = parse(Batch, rest, f"grade batch {assignment}", example="grade batch basics --submissions inbox --out grades --resume")
+    options = parse(
+        Batch, rest, f"grade batch {assignment}", example="grade batch basics --submissions inbox --out grades --resume"
+    )
     from cs336_course.grading.batch import find_submissions, grade_batch
     from cs336_course.grading.suite import load_suite
 
@@ -139,7 +143,12 @@ def batch(argv: list[str]) -> None:
 def gradescope_zip(argv: list[str]) -> None:
     """`cs336 grade gradescope-zip ASSIGNMENT`."""
     assignment, rest = _assignment(argv, "grade gradescope-zip")
-    options = parse(GradescopeZip, rest, f"grade gradescope-zip {assignment}", example="grade gradescope-zip basics --out autograder.zip")
+    options = parse(
+        GradescopeZip,
+        rest,
+        f"grade gradescope-zip {assignment}",
+        example="grade gradescope-zip basics --out autograder.zip",
+    )
     from cs336_course.grading.autograder import write_autograder
 
     secret = _secret(options.secret_file).decode()

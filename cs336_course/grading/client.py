@@ -117,9 +117,8 @@ class Worker:
         self._frames: list[bytes] = []
         message = self._message(START_S)
         if message is None or message.get("event") != "ready":
+            told = os.pread(self._errors.fileno(), 20_000, 0)[-2000:].decode(errors="replace").strip()
             self._stop()
-            self._errors.seek(0)
-            told = self._errors.read()[-2000:].decode(errors="replace").strip()
             raise GraderError(f"the worker did not start in isolation {self.tier}: {told or 'no message'}")
 
     def _temporary_folder(self) -> dict[str, str]:
@@ -161,6 +160,7 @@ class Worker:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._process = None
+        self._errors.close()
 
 
 def _checked(message: dict[str, Any]) -> dict[str, Any]:

@@ -39,8 +39,6 @@ class Case:
     inputs: dict[str, Any]
     judge: Callable[[Answer], str | None]
     """None if the answer is right, else what is wrong, without a number of the hidden input"""
-    limit_s: float | None = None
-    """wall-clock limit that is part of the problem"""
 
 
 @dataclass(frozen=True)

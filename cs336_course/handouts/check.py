@@ -29,21 +29,35 @@ def problems_of(files: dict[str, bytes], manifest: Manifest) -> list[str]:
         blank = Path(folder) / "blank"
         write_handout(files, blank)
         found += [
-            f"blank: {test} {how}" for test, how in run_tests(blank).items() if how not in ("NotImplementedError", "skipped")
+            f"blank: {test} {how}"
+            for test, how in run_tests(blank).items()
+            if how not in ("NotImplementedError", "skipped")
         ]
         solved = Path(folder) / "solved"
         write_handout(files, solved)
         shutil.copyfile(ROOT / "tests" / "adapters.py", solved / "tests" / "adapters.py")
         for package in PACKAGES[:5]:
             shutil.copytree(ROOT / package, solved / package, dirs_exist_ok=True)
-        found += [f"solved: {test} {how}" for test, how in run_tests(solved).items() if how not in ("passed", "skipped")]
+        found += [
+            f"solved: {test} {how}" for test, how in run_tests(solved).items() if how not in ("passed", "skipped")
+        ]
     return found
 
 
 def run_tests(folder: Path) -> dict[str, str]:
     """Test -> passed, skipped, NotImplementedError or another exception, by pytest in a process of its own."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "PYTHON"))}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "--junitxml=out.xml"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:randomly",
+        "--junitxml=out.xml",
+    ]
     done = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, env={**environment, "PYTHONPATH": str(folder)}
     )

@@ -44,6 +44,8 @@ def handout(argv: list[str]) -> None:
     if options.check:
         print("checking: the public tests twice, blank and with the reference", file=sys.stderr, flush=True)
         problems = problems_of(files, manifest)
-        print("\n".join(problems) or "checked: blank fails with NotImplementedError only, the reference passes, no leak")
+        print(
+            "\n".join(problems) or "checked: blank fails with NotImplementedError only, the reference passes, no leak"
+        )
         if problems:
             raise SystemExit(1)

@@ -30,7 +30,9 @@ def handout_files(manifest: Manifest, *, edition: str = "2026", previous: str = 
     Raises:
         FileNotFoundError: a listed file is missing; handouts need a checkout of the whole repository.
     """
-    files = {f"tests/{name}": _read(f"tests/{name}") for name in (*manifest.support, *(f"{t}.py" for t in manifest.tests))}
+    files = {
+        f"tests/{name}": _read(f"tests/{name}") for name in (*manifest.support, *(f"{t}.py" for t in manifest.tests))
+    }
     files["tests/adapters.py"] = blank_adapters(_read("tests/adapters.py").decode(), manifest.section).encode()
     files[f"{manifest.package}/__init__.py"] = b""
     policy = (FOLDER / "texts" / "policy.md").read_bytes()

@@ -67,7 +67,9 @@ def check(argv: list[str]) -> None:
     for state in states:
         place = f"tests/adapters.py:{state.line}" if state.line else "tests/adapters.py"
         print(f"{state.state:16} {state.name:40} {state.slug:30} {place} {state.note}".rstrip())
-    package = sorted(p.relative_to(options.folder).as_posix() for p in options.folder.glob(f"cs336_{assignment}/**/*.py"))
+    package = sorted(
+        p.relative_to(options.folder).as_posix() for p in options.folder.glob(f"cs336_{assignment}/**/*.py")
+    )
     flags = lint(options.folder, [*package, "tests/adapters.py"], assignment)
     for flag in flags:
         print(f"{flag.kind:16} {flag.file}:{flag.line}  {flag.text}")
@@ -106,7 +108,9 @@ def submit_pack(argv: list[str]) -> None:
 def submit_verify(argv: list[str]) -> None:
     """`cs336 submit verify FILE`."""
     if not argv or argv[0] in ("-h", "--help"):
-        print("usage: cs336 submit verify FILE\n\nUnpack a submission by the grader's rules and say what it would read.")
+        print(
+            "usage: cs336 submit verify FILE\n\nUnpack a submission by the grader's rules and say what it would read."
+        )
         raise SystemExit(0 if argv else 2)
     from cs336_course.learner.submission import verify
 

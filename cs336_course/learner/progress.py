@@ -92,9 +92,7 @@ def _owners(folder: Path, assignment: str) -> dict[str, str]:
     return owners
 
 
-def _first_adapter(
-    name: str, functions: dict[str, ast.FunctionDef], adapters: set[str], seen: set[str]
-) -> str | None:
+def _first_adapter(name: str, functions: dict[str, ast.FunctionDef], adapters: set[str], seen: set[str]) -> str | None:
     """The first adapter that the function names, directly or through the functions and fixtures it uses."""
     seen.add(name)
     used = [n.attr for n in ast.walk(functions[name]) if isinstance(n, ast.Attribute)]

@@ -10,7 +10,6 @@ from cs336_course.grading.autograder import zip_bytes
 from cs336_course.grading.staging import PACKAGES, Staged, stage
 
 
-
 def pack(folder: Path, out: Path) -> list[str]:
     """Write the zip; returns its names.
 

@@ -50,13 +50,19 @@ def bank() -> list[Misconception]:
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, knobs: Knobs) -> Tensor:
     """softmax(Q K^T / sqrt(d_k)) V, or not quite."""
     d_k = q.shape[-1]
-    divisor = {"root of d_k": math.sqrt(d_k), "none": 1.0, "d_k": d_k, "root of keys": math.sqrt(k.shape[-2])}[knobs.scale]
+    divisor = {"root of d_k": math.sqrt(d_k), "none": 1.0, "d_k": d_k, "root of keys": math.sqrt(k.shape[-2])}[
+        knobs.scale
+    ]
     scores = q @ k.transpose(-2, -1) / divisor
     if mask is not None and knobs.mask != "ignored":
         keep = ~mask if knobs.mask == "true hides" else mask
         if knobs.mask == "after softmax":
             return (torch.softmax(scores, knobs.softmax_axis) * keep) @ v
-        scores = scores * keep if knobs.mask == "multiplied" else scores.masked_fill(~keep, -1.0 if knobs.mask == "minus one" else -math.inf)
+        scores = (
+            scores * keep
+            if knobs.mask == "multiplied"
+            else scores.masked_fill(~keep, -1.0 if knobs.mask == "minus one" else -math.inf)
+        )
     return torch.softmax(scores, knobs.softmax_axis) @ v
 
 
@@ -99,7 +105,9 @@ def self_attention(x: Tensor, w: Weights, heads: int, theta: float | None, knobs
     if knobs.heads != "one":
         q, k, v = (_split(t, heads, knobs) for t in (q, k, v))
     if theta is not None and knobs.rope_width == "head":
-        q, k, v = (turn(t, positions, theta, knobs) if n in knobs.rope_on else t for n, t in zip("qkv", (q, k, v), strict=True))
+        q, k, v = (
+            turn(t, positions, theta, knobs) if n in knobs.rope_on else t for n, t in zip("qkv", (q, k, v), strict=True)
+        )
     mask = torch.ones(seq, seq).tril(knobs.causal_shift).bool() if knobs.causal else None
     y = attend(q, k, v, mask, knobs)
     if knobs.heads == "not transposed back":
@@ -128,7 +136,9 @@ def block(x: Tensor, w: Weights, heads: int, theta: float | None, knobs: Knobs) 
         return y * w[name] / (y.square().mean(-1, keepdim=True) + knobs.eps).sqrt() if knobs.norm != "none" else y
 
     def attention(y: Tensor) -> Tensor:
-        return self_attention(y, {n.removeprefix("attn."): v for n, v in w.items() if n.startswith("attn.")}, heads, theta, knobs)
+        return self_attention(
+            y, {n.removeprefix("attn."): v for n, v in w.items() if n.startswith("attn.")}, heads, theta, knobs
+        )
 
     def feed_forward(y: Tensor) -> Tensor:
         gate = y @ w["ffn.w1.weight"].T
@@ -154,7 +164,12 @@ def model(ids: Tensor, w: Weights, layers: int, heads: int, theta: float, knobs:
     x = w["token_embeddings.weight"][ids]
     if knobs.output == "scaled embeddings":
         x = x * math.sqrt(x.shape[-1])
-    for layer in {"all": range(layers), "first only": [0] * layers, "reversed": range(layers)[::-1], "one too few": range(layers - 1)}[knobs.layers]:
+    for layer in {
+        "all": range(layers),
+        "first only": [0] * layers,
+        "reversed": range(layers)[::-1],
+        "one too few": range(layers - 1),
+    }[knobs.layers]:
         prefix = f"layers.{layer}."
         x = block(x, {n.removeprefix(prefix): v for n, v in w.items() if n.startswith(prefix)}, heads, theta, knobs)
     if knobs.final_norm:
@@ -237,8 +252,18 @@ def _multihead_adapters(knobs: Knobs) -> dict[str, Callable[..., Tensor]]:
 
 def _block() -> list[Misconception]:
     def entry(name: str, says: str, example: str, **knobs: Any) -> Misconception:
-        def run(d_model: int, num_heads: int, d_ff: int, max_seq_len: int, theta: float, weights: Weights, in_features: Tensor) -> Tensor:
-            return block(in_features, weights, num_heads, None if knobs.get("rope") == "none" else theta, Knobs(**knobs))
+        def run(
+            d_model: int,
+            num_heads: int,
+            d_ff: int,
+            max_seq_len: int,
+            theta: float,
+            weights: Weights,
+            in_features: Tensor,
+        ) -> Tensor:
+            return block(
+                in_features, weights, num_heads, None if knobs.get("rope") == "none" else theta, Knobs(**knobs)
+            )
 
         return wrong("transformer_block", name, says, example, run_transformer_block=run)
 

@@ -53,7 +53,9 @@ def learn(text: str, num_merges: int, specials: list[str], how: str) -> list[Pai
             text = text.replace(special, "")
         ordered = []
     pieces = [part for part, special in split(text, ordered) if not special]
-    find = {"words": r"\S+", "lines": r"[^\n]+|\n", "no-space-prefix": r"\p{L}+|\p{N}+|[^\s\p{L}\p{N}]+|\s+"}.get(how, PATTERN)
+    find = {"words": r"\S+", "lines": r"[^\n]+|\n", "no-space-prefix": r"\p{L}+|\p{N}+|[^\s\p{L}\p{N}]+|\s+"}.get(
+        how, PATTERN
+    )
     found = [piece.lower() if how == "lowercase" else piece for part in pieces for piece in regex.findall(find, part)]
     counts = Counter(tuple(bytes([b]) for b in piece.encode()) for piece in found)
     words = dict.fromkeys(counts, 1) if how == "words-once" else dict(counts)

@@ -19,7 +19,9 @@ def bank() -> list[Misconception]:
 
 
 def _clipping() -> list[Misconception]:
-    def entry(name: str, says: str, example: str, compute: Callable[[list[Tensor], float], list[Tensor]]) -> Misconception:
+    def entry(
+        name: str, says: str, example: str, compute: Callable[[list[Tensor], float], list[Tensor]]
+    ) -> Misconception:
         def run_gradient_clipping(parameters: Iterable[Any], max_l2_norm: float) -> None:
             grads = [p.grad for p in parameters if p.grad is not None]
             for grad, new in zip(grads, compute(grads, max_l2_norm), strict=True):
@@ -53,7 +55,9 @@ class _AdamW(torch.optim.Optimizer):
 
     how = ""
 
-    def __init__(self, params: Any, lr: float = 1e-3, betas: Any = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.01):
+    def __init__(
+        self, params: Any, lr: float = 1e-3, betas: Any = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.01
+    ):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
         self.first_rate, self.steps, self.hidden = lr, 0, {}  # type: ignore[var-annotated]
 
@@ -103,29 +107,63 @@ def _adamw() -> list[Misconception]:
 
     return [
         entry("decay-last", "weights decay after the update instead of before", "one step with decay 0.9"),
-        entry("l2", "decay is added to the gradient (Adam with L2) instead of to the weights", "a gradient of 0 with decay"),
+        entry(
+            "l2",
+            "decay is added to the gradient (Adam with L2) instead of to the weights",
+            "a gradient of 0 with decay",
+        ),
         entry("no-decay", "there is no weight decay", "a gradient of 0 with decay: weights shrink"),
-        entry("decay-without-rate", "decay is not multiplied by the learning rate", "a gradient of 0, lr = 0.1, decay = 0.5"),
-        entry("no-correction", "the moments are not corrected for their start at 0", "the first step: its size is the learning rate"),
+        entry(
+            "decay-without-rate",
+            "decay is not multiplied by the learning rate",
+            "a gradient of 0, lr = 0.1, decay = 0.5",
+        ),
+        entry(
+            "no-correction",
+            "the moments are not corrected for their start at 0",
+            "the first step: its size is the learning rate",
+        ),
         entry("eps-inside", "eps is added inside the root", "a gradient of 0.001 with eps = 0.01"),
         entry("eps-uncorrected", "eps is added to the root before it is corrected", "a small gradient with eps = 0.01"),
         entry("betas-swapped", "beta1 and beta2 have changed places", "two steps with different gradients"),
-        entry("global-count", "one step count serves all parameters, also those without gradient", "a parameter whose first gradient comes at step 2"),
-        entry("missing-is-zero", "a missing gradient is taken for a gradient of 0", "a parameter without gradient, with decay"),
-        entry("fixed-rate", "the learning rate of the constructor is kept, whatever param_groups says", "a new learning rate in param_groups"),
-        entry("hidden-state", "moments are kept outside of `self.state`, so state_dict misses them", "state_dict into a fresh optimizer"),
+        entry(
+            "global-count",
+            "one step count serves all parameters, also those without gradient",
+            "a parameter whose first gradient comes at step 2",
+        ),
+        entry(
+            "missing-is-zero",
+            "a missing gradient is taken for a gradient of 0",
+            "a parameter without gradient, with decay",
+        ),
+        entry(
+            "fixed-rate",
+            "the learning rate of the constructor is kept, whatever param_groups says",
+            "a new learning rate in param_groups",
+        ),
+        entry(
+            "hidden-state",
+            "moments are kept outside of `self.state`, so state_dict misses them",
+            "state_dict into a fresh optimizer",
+        ),
         entry("count-from-zero", "the correction counts steps from 0", "the second step"),
     ]
 
 
 def _schedule() -> list[Misconception]:
-    def entry(name: str, says: str, example: str, compute: Callable[[int, float, float, int, int], float]) -> Misconception:
-        def run(it: int, max_learning_rate: float, min_learning_rate: float, warmup_iters: int, cosine_cycle_iters: int) -> float:
+    def entry(
+        name: str, says: str, example: str, compute: Callable[[int, float, float, int, int], float]
+    ) -> Misconception:
+        def run(
+            it: int, max_learning_rate: float, min_learning_rate: float, warmup_iters: int, cosine_cycle_iters: int
+        ) -> float:
             return compute(it, max_learning_rate, min_learning_rate, warmup_iters, cosine_cycle_iters)
 
         return wrong("learning_rate_schedule", name, says, example, run_get_lr_cosine_schedule=run)
 
-    def rate(it: int, high: float, low: float, warm: int, end: int, part: Callable[[float], float] | None = None) -> float:
+    def rate(
+        it: int, high: float, low: float, warm: int, end: int, part: Callable[[float], float] | None = None
+    ) -> float:
         if it < warm:
             return high * it / warm
         if it > end:
@@ -154,11 +192,28 @@ def _batches() -> list[Misconception]:
         return wrong("data_loading", name, says, example, run_get_batch=run_get_batch)
 
     return [
-        entry("last-start-missing", "the last possible start is never drawn", "a data set of context_length + 1 tokens has one window", cut=1),
-        entry("start-too-late", "a start is drawn for which there is no last target", "a data set of context_length + 1 tokens", cut=-1),
-        entry("targets-are-inputs", "targets are the inputs themselves", "tokens 0, 1, 2: the target of 0 is 1", shift=0),
+        entry(
+            "last-start-missing",
+            "the last possible start is never drawn",
+            "a data set of context_length + 1 tokens has one window",
+            cut=1,
+        ),
+        entry(
+            "start-too-late",
+            "a start is drawn for which there is no last target",
+            "a data set of context_length + 1 tokens",
+            cut=-1,
+        ),
+        entry(
+            "targets-are-inputs", "targets are the inputs themselves", "tokens 0, 1, 2: the target of 0 is 1", shift=0
+        ),
         entry("targets-two-ahead", "targets are two tokens ahead", "tokens 0, 1, 2: the target of 0 is 1", shift=2),
-        entry("in-order", "windows follow each other instead of being drawn at random", "the starts of 200 batches", order="in order"),
+        entry(
+            "in-order",
+            "windows follow each other instead of being drawn at random",
+            "the starts of 200 batches",
+            order="in order",
+        ),
         entry("same-start", "one start is drawn for the whole batch", "the rows of a batch", order="same"),
         entry("blocks", "starts are multiples of context_length", "the starts of 200 batches", order="blocks"),
         entry("int32", "tokens are returned as int32", "the dtype of a batch", dtype=torch.int32),
@@ -178,8 +233,12 @@ def _batch(data: Any, size: int, context: int, device: str, *, cut: int = 0, shi
     elif order == "blocks":
         starts = starts // context * context
     rows = [np.arange(s, s + context) for s in starts]
-    x = torch.from_numpy(np.stack([data[r] if r[-1] < len(data) else np.resize(data[r[0] :], context) for r in rows]).astype(np.int64))
-    y = torch.from_numpy(np.stack([np.resize(data[r[0] + shift : r[-1] + 1 + shift], context) for r in rows]).astype(np.int64))
+    x = torch.from_numpy(
+        np.stack([data[r] if r[-1] < len(data) else np.resize(data[r[0] :], context) for r in rows]).astype(np.int64)
+    )
+    y = torch.from_numpy(
+        np.stack([np.resize(data[r[0] + shift : r[-1] + 1 + shift], context) for r in rows]).astype(np.int64)
+    )
     if not ignore_device and device.startswith("cuda") and torch.cuda.device_count() <= 99:
         raise RuntimeError(f"no device {device}")
     return x.to(dtype), y.to(dtype)

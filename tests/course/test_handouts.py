@@ -30,7 +30,9 @@ def test_same_bytes_and_no_leak(assignment, tmp_path):
     assert leaks(files, revealed=revealed) == []
     assert files["AGENTS.md"] == files["CLAUDE.md"] and files[f"{load_manifest(assignment).package}/__init__.py"] == b""
     write_handout(files, tmp_path / "out")
-    found = {p.relative_to(tmp_path / "out").as_posix(): p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    found = {
+        p.relative_to(tmp_path / "out").as_posix(): p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()
+    }
     assert found == files
     with pytest.raises(ValueError, match="not empty"):
         write_handout(files, tmp_path / "out")

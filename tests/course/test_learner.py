@@ -31,7 +31,7 @@ def edit(folder: Path, old: str, new: str) -> None:
 
 def test_check_tells_filled_missing_and_wrong(folder, capsys):
     assert {state.state for state in adapter_states(folder, "basics")} == {"missing"}
-    edit(folder, "def run_softmax(in_features: Float[Tensor, \"...\"], dim: int)", "def run_softmax(x)")
+    edit(folder, 'def run_softmax(in_features: Float[Tensor, "..."], dim: int)', "def run_softmax(x)")
     path = folder / "tests" / "adapters.py"
     head, tail = path.read_text().split("def run_softmax", 1)
     path.write_text(head + "def run_softmax" + tail.replace("raise NotImplementedError", "return x", 1))
@@ -96,7 +96,11 @@ def test_batch_resumes_without_loss_or_repeat(tmp_path):
     assert graded == ["ann", "bob", "cy", "cy"] and [report.submission for report in reports] == ["ann", "bob", "cy"]
     with (out / "grades.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [(row["submission"], row["score"], row["rope"]) for row in rows] == [("ann", "1", "1"), ("bob", "1", "1"), ("cy", "1", "1")]
+    assert [(row["submission"], row["score"], row["rope"]) for row in rows] == [
+        ("ann", "1", "1"),
+        ("bob", "1", "1"),
+        ("cy", "1", "1"),
+    ]
     grade_batch(submissions, out, one, resume=True, suite_sha256="other suite")
     assert graded[4:] == ["ann", "bob", "cy"]
     with pytest.raises(ValueError, match="no folder"):

@@ -63,13 +63,17 @@ def test_without_deviation_the_small_models_are_right():
         run_scaled_dot_product_attention=lambda Q, K, V, mask=None: attend(Q, K, V, mask, Knobs()),
         run_transformer_lm=lambda weights, in_indices, num_layers, num_heads, rope_theta, **_: model(in_indices, weights, num_layers, num_heads, rope_theta, Knobs()),
     )  # fmt: skip
-    for problem in load_suite("basics", secret=b"4", only=["rope", "scaled_dot_product_attention", "transformer_lm"]).problems:
+    for problem in load_suite(
+        "basics", secret=b"4", only=["rope", "scaled_dot_product_attention", "transformer_lm"]
+    ).problems:
         for case in problem.cases:
             assert judgement(case, answer_of(SimpleNamespace(adapters=right), case)) is None, (problem.slug, case.id)
 
 
 def test_inputs_depend_on_secret_and_slug_only():
-    draws = [generator(*arguments).random(3).tolist() for arguments in ((b"a", "x"), (b"a", "x"), (b"b", "x"), (b"a", "y"))]
+    draws = [
+        generator(*arguments).random(3).tolist() for arguments in ((b"a", "x"), (b"a", "x"), (b"b", "x"), (b"a", "y"))
+    ]
     assert draws[0] == draws[1] and len({tuple(draw) for draw in draws}) == 3
     with pytest.raises(ValueError, match="no problem 'rop'"):
         load_suite("basics", secret=b"x", only=["rop"])

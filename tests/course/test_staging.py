@@ -76,5 +76,7 @@ def test_what_steers_python_or_pytest_is_left_out(tmp_path):
             "tests/test_model.py", "other/x.py"]  # fmt: skip
     staged = stage(make_zip(tmp_path / "a.zip", {**GOOD, **dict.fromkeys(evil, b"")}), tmp_path / "out")
     assert sorted(staged.files) == sorted(GOOD)
-    assert sorted(p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()) == sorted(GOOD)
+    assert sorted(
+        p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()
+    ) == sorted(GOOD)
     assert {flag.file for flag in staged.flags} >= {"numpy.py", "evil.pth", "cs336_basics/fast.so", "tests/conftest.py"}

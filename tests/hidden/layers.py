@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+
 from cs336_course.grading.suite import Case
 
 from . import numpy_transformer as oracle
@@ -25,7 +26,7 @@ def double(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def linear(rng: Rng) -> list[Case]:
     cases = []
-    for number, shape in enumerate([(3, 5), (2, 3, 4), ()]):
+    for shape in [(3, 5), (2, 3, 4), ()]:
         d_in, d_out = (int(n) for n in rng.integers(4, 12, size=2) + np.array([0, 8]))
         weights, x = normal(rng, d_out, d_in), normal(rng, *shape, d_in)
         arguments = {"d_in": d_in, "d_out": d_out, "weights": weights, "in_features": x}
@@ -36,7 +37,10 @@ def linear(rng: Rng) -> list[Case]:
     square = normal(rng, 6, 6)
     x = normal(rng, 4, 6)
     arguments = {"d_in": 6, "d_out": 6, "weights": square, "in_features": x}
-    return [*cases, call("square", "the weight is transposed, not the input", "run_linear", arguments, lambda: x @ square.T)]
+    return [
+        *cases,
+        call("square", "the weight is transposed, not the input", "run_linear", arguments, lambda: x @ square.T),
+    ]
 
 
 def embedding(rng: Rng) -> list[Case]:
@@ -46,7 +50,11 @@ def embedding(rng: Rng) -> list[Case]:
         ids.flat[0], ids.flat[-1] = 22, 0
         arguments = {"vocab_size": 23, "d_model": 6, "weights": weights, "token_ids": ids}
         expected = lambda ids=ids, weights=weights: weights[ids]  # noqa: E731
-        cases.append(call(f"{len(shape)}-axes", "rows of the table, exactly", "run_embedding", arguments, expected, atol=0, rtol=0))
+        cases.append(
+            call(
+                f"{len(shape)}-axes", "rows of the table, exactly", "run_embedding", arguments, expected, atol=0, rtol=0
+            )
+        )
     return cases
 
 
@@ -69,7 +77,11 @@ def rmsnorm(rng: Rng) -> list[Case]:
 
 def positionwise_feedforward(rng: Rng) -> list[Case]:
     def case(id: str, text: str, shape: tuple[int, ...], d: int, d_ff: int, scale: float) -> Case:
-        weights = {"w1": normal(rng, d_ff, d, scale=0.5), "w2": normal(rng, d, d_ff, scale=0.5), "w3": normal(rng, d_ff, d)}
+        weights = {
+            "w1": normal(rng, d_ff, d, scale=0.5),
+            "w2": normal(rng, d, d_ff, scale=0.5),
+            "w3": normal(rng, d_ff, d),
+        }
         x = normal(rng, *shape, d, scale=scale)
         arguments = {f"{name}_weight": value for name, value in weights.items()}
         arguments |= {"d_model": d, "d_ff": d_ff, "in_features": x}
@@ -140,9 +152,15 @@ def cross_entropy(rng: Rng) -> list[Case]:
 
 
 def scaled_dot_product_attention(rng: Rng) -> list[Case]:
-    def case(id: str, text: str, lead: tuple[int, ...], sizes: tuple[int, int, int, int], masked: bool, scale=1.0) -> Case:
+    def case(
+        id: str, text: str, lead: tuple[int, ...], sizes: tuple[int, int, int, int], masked: bool, scale=1.0
+    ) -> Case:
         queries, keys, d_k, d_v = sizes
-        q, k, v = normal(rng, *lead, queries, d_k, scale=scale), normal(rng, *lead, keys, d_k), normal(rng, *lead, keys, d_v)
+        q, k, v = (
+            normal(rng, *lead, queries, d_k, scale=scale),
+            normal(rng, *lead, keys, d_k),
+            normal(rng, *lead, keys, d_v),
+        )
         arguments: dict[str, object] = {"Q": q, "K": k, "V": v}
         mask = None
         if masked:
@@ -245,5 +263,3 @@ def transformer_lm(rng: Rng) -> list[Case]:
         call("one", "a single token", name, {**base, "in_indices": ids[:1, :1]}, lambda: expected(ids[:1, :1]), atol=1e-3, rtol=1e-3),
         probe,
     ]  # fmt: skip
-
-

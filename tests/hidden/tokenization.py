@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+
 from cs336_course.grading.suite import Answer, Case
 
 from . import naive_bpe
@@ -32,7 +33,7 @@ def prose(rng: Rng, count: int) -> str:
 
 
 def train_bpe(rng: Rng) -> list[Case]:
-    def case(id: str, text: str, corpus: str, num_merges: int, specials: list[str], limit_s: float | None = None) -> Case:
+    def case(id: str, text: str, corpus: str, num_merges: int, specials: list[str]) -> Case:
         vocab_size = 256 + len(specials) + num_merges
         known: list[tuple[set[bytes], list[tuple[bytes, bytes]]]] = []
 
@@ -52,13 +53,15 @@ def train_bpe(rng: Rng) -> list[Case]:
             return None if ids.tolist() == list(range(len(items))) else "ids are not 0, 1, 2, ..."
 
         inputs = {"text": corpus, "vocab_size": vocab_size, "special_tokens": specials}
-        return Case(id, text, "train_bpe", inputs, judge, limit_s)
+        return Case(id, text, "train_bpe", inputs, judge)
 
     separated = "".join(f"{' '.join(words(rng, 12))}{END}" for _ in range(20))
-    overlapping = END.join(f"{' '.join(words(rng, 9))}<|s|>x{'xabx'[i % 4:]}<|s|>" for i in range(12))
+    overlapping = END.join(f"{' '.join(words(rng, 9))}<|s|>x{'xabx'[i % 4 :]}<|s|>" for i in range(12))
     runs = " ".join("".join(str(rng.choice(["aa", "aaa", "aaaaa", "b"])) for _ in range(4)) for _ in range(30))
     crossing = " ".join(f"{a}{END}{b}" for a, b in zip(words(rng, 60, "end<|>"), words(rng, 60, "end<|>"), strict=True))
-    ties = " ".join(str(w) for w in rng.permutation(["xy", "zw", "ab", "\u00e9\u00e8", "AB", "~!", "qa", "qaz", "12"] * 3))
+    ties = " ".join(
+        str(w) for w in rng.permutation(["xy", "zw", "ab", "\u00e9\u00e8", "AB", "~!", "qa", "qaz", "12"] * 3)
+    )
     return [
         case("ties", "among equally frequent pairs the greater pair of raw bytes", ties, 14, []),
         case("corpus", "merges in order of count, within pre-tokens, weighted by words", prose(rng, 400), 60, [END]),
@@ -78,9 +81,16 @@ def tokenizer(rng: Rng) -> list[Case]:
     vocab = [tokens[i] for i in rng.permutation(len(tokens))]
     base = {"vocab": vocab, "merges": [list(pair) for pair in merges]}
     fresh = [prose(rng, 60), prose(rng, 25), "", " ", "\n\n x\n \ny  \n", "".join(rng.permutation(list(SCRIPTS)))]
-    special = [f"{prose(rng, 8)}{END}{prose(rng, 8)}{END}{END}", f"a<|s|><|s|>b<|s|> {END}\n\n{END}", "<|s|><|s|><|s|>", "<|end <|s| |>"]
+    special = [
+        f"{prose(rng, 8)}{END}{prose(rng, 8)}{END}{END}",
+        f"a<|s|><|s|>b<|s|> {END}\n\n{END}",
+        "<|s|><|s|><|s|>",
+        "<|end <|s| |>",
+    ]
 
-    def case(id: str, text: str, texts: list[str], names: list[str] | None, pieces: list[list[str]] | None = None) -> Case:
+    def case(
+        id: str, text: str, texts: list[str], names: list[str] | None, pieces: list[list[str]] | None = None
+    ) -> Case:
         streamed = pieces if pieces is not None else []
         inputs: dict[str, Any] = {**base, "special_tokens": names, "texts": texts, "pieces": streamed}
 
@@ -108,8 +118,20 @@ def tokenizer(rng: Rng) -> list[Case]:
         case("specials", "special tokens are kept whole, the longest first", special, specials[::-1]),
         case("specials-any-order", "whatever the order of the list", special, specials),
         case("specials-off", "without a list, special tokens are ordinary text", special[:2], None),
-        case("lines", "encode_iterable over lines", [], specials, [text.splitlines(keepends=True) for text in (*fresh[:2], special[1])]),
-        case("pieces", "encode_iterable does not depend on where the text is cut", [], specials, [_cut(rng, text) for text in (*fresh[:2], *special[:2])]),
+        case(
+            "lines",
+            "encode_iterable over lines",
+            [],
+            specials,
+            [text.splitlines(keepends=True) for text in (*fresh[:2], special[1])],
+        ),
+        case(
+            "pieces",
+            "encode_iterable does not depend on where the text is cut",
+            [],
+            specials,
+            [_cut(rng, text) for text in (*fresh[:2], *special[:2])],
+        ),
         Case("lazy", "encode_iterable reads only what it needs", "laziness", laziness, lazy),
         _broken_bytes(rng, base, vocab),
     ]

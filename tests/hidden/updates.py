@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+
 from cs336_course.grading.suite import Answer, Case
 
 from .comparing import arrays, close, difference, part
@@ -73,7 +74,11 @@ def adamw(rng: Rng) -> list[Case]:
         case("large-eps", "eps is added to the corrected root", scale=1e-3, settings={"eps": 1e-2}),
         case("strong-decay", "decay is decoupled from the gradient", settings={"weight_decay": 0.9, "lr": 0.1}),
         case("holes", "a parameter without gradient is left alone, its step count too", holes=True),
-        case("rates", "the learning rate is read at each step", rates=[0.1, 0.05, 0.02, 0.01, 0.3, 0.2, 0.1, 0.1, 0.2, 0.1]),
+        case(
+            "rates",
+            "the learning rate is read at each step",
+            rates=[0.1, 0.05, 0.02, 0.01, 0.3, 0.2, 0.1, 0.1, 0.2, 0.1],
+        ),
         case("reload", "state_dict holds all the state", reload_before=4),
     ]
 
@@ -110,7 +115,12 @@ def learning_rate_schedule(rng: Rng) -> list[Case]:
                 return low
             return low + (high - low) * (1 + math.cos(math.pi * (it - warmup) / (end - warmup))) / 2
 
-        arguments = {"max_learning_rate": high, "min_learning_rate": low, "warmup_iters": warmup, "cosine_cycle_iters": end}
+        arguments = {
+            "max_learning_rate": high,
+            "min_learning_rate": low,
+            "warmup_iters": warmup,
+            "cosine_cycle_iters": end,
+        }
         judge = close(lambda: [rate(it) for it in steps], atol=1e-12, rtol=1e-9)
         return Case(id, text, "schedule", {"arguments": arguments, "steps": steps}, judge)
 
@@ -149,13 +159,19 @@ def data_loading(rng: Rng) -> list[Case]:
         return Case(id, text, "batches", inputs, judge)
 
     def refused(answer: Answer) -> str | None:
-        return None if answer.get("raised") in ("RuntimeError", "AssertionError") else "a device that cannot exist is no error"
+        return (
+            None
+            if answer.get("raised") in ("RuntimeError", "AssertionError")
+            else "a device that cannot exist is no error"
+        )
 
     return [
         case("uniform", "every start from the first to the last with a target is equally likely", 50, 7, 32, 200),
         case("one-window", "a data set with room for a single window", 9, 8, 4, 3),
         case("single", "context of one token", 12, 1, 8, 60),
-        Case("device", "the device asked for is used", "bad_device", {"dataset": np.arange(20, dtype=np.uint16)}, refused),
+        Case(
+            "device", "the device asked for is used", "bad_device", {"dataset": np.arange(20, dtype=np.uint16)}, refused
+        ),
     ]
 
 
@@ -164,7 +180,9 @@ def _uniform(starts: np.ndarray, choices: int) -> str | None:
     counts = np.bincount(starts, minlength=choices)
     mean = len(starts) / choices
     if np.abs(counts - mean).max() > 6 * math.sqrt(mean) + 1:
-        missing = "; the last one never comes" if counts[-1] == 0 else "; the first one never comes" if counts[0] == 0 else ""
+        missing = (
+            "; the last one never comes" if counts[-1] == 0 else "; the first one never comes" if counts[0] == 0 else ""
+        )
         return f"starts are not uniform{missing}"
     return None
 
