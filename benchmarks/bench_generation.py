@@ -3,9 +3,10 @@
     python benchmarks/bench_generation.py [--repeats 9] [--quick]
 
 Both models have d_model 512, 4 layers, 16 heads, d_ff 1344, vocabulary 10,000, float32, 2 threads and the same
-weights; 4 prompts of 16 tokens are continued by 128 tokens and both must choose the same tokens. Runs of the rivals
-and of a bare pass over all matrices (the products one token needs, nothing else) alternate, so that other work on the
-machine hits all alike; medians are compared. Prefill is included.
+weights; 4 prompts of 16 tokens are continued by 128 tokens and all must choose the same tokens. Ours runs through the
+model's modules (engine="plain") and with compiled steps (engine="compiled", compiled before the clock starts; packing
+the weights is included). Runs of all and of a bare pass over all matrices (the products one token needs, nothing else)
+alternate, so that other work on the machine hits all alike; medians are compared. Prefill is included.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import datetime
 import statistics
 import time
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 
@@ -31,11 +33,12 @@ NAMES = {
     "mlp.down_proj": "ffn.w2", "mlp.up_proj": "ffn.w3", "input_layernorm": "ln1", "post_attention_layernorm": "ln2",
 }  # fmt: skip
 
+ENGINES: dict[str, Literal["plain", "compiled"]] = {"ours, plain": "plain", "ours, compiled steps": "compiled"}
 Generate = Callable[[], list[list[int]]]
 
 
-def rivals(prompt: torch.Tensor) -> tuple[Generate, Generate, torch.nn.Module]:
-    """Ours, transformers', and our model; the weights are transformers' own draw."""
+def rivals(prompt: torch.Tensor) -> tuple[dict[str, Generate], torch.nn.Module]:
+    """Transformers and both of ours, and our model; the weights are transformers' own draw."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     theirs = LlamaForCausalLM(
@@ -60,7 +63,10 @@ def rivals(prompt: torch.Tensor) -> tuple[Generate, Generate, torch.nn.Module]:
             out = theirs.generate(prompt, attention_mask=mask, do_sample=False, max_new_tokens=NEW, use_cache=True)
         return out[:, PROMPT:].tolist()
 
-    return lambda: generate(ours, prompt, NEW, temperature=0.0), generate_theirs, ours
+    runs: dict[str, Generate] = {"transformers generate": generate_theirs}
+    for name, engine in ENGINES.items():
+        runs[name] = lambda engine=engine: generate(ours, prompt, NEW, temperature=0.0, engine=engine)
+    return runs, ours
 
 
 def all_matrices(model: torch.nn.Module) -> Generate:
@@ -87,9 +93,10 @@ def main() -> None:
     torch.set_num_threads(2)
     torch.manual_seed(0)
     prompt = torch.randint(1, VOCAB, (BATCH, PROMPT))
-    ours, theirs, model = rivals(prompt)
-    same = ours() == theirs()  # also the warm-up
-    runs = {"transformers generate": theirs, "ours": ours, "matrix products alone": all_matrices(model)}
+    runs, model = rivals(prompt)
+    tokens = [run() for run in runs.values()]  # also the warm-up
+    same = all(found == tokens[0] for found in tokens)
+    runs["matrix products alone"] = all_matrices(model)
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():

@@ -97,8 +97,28 @@ def _bpe_encoding(r: dict[str, Any]) -> str:
 
 
 def _generation(r: dict[str, Any]) -> str:
-    ratio = r["rows"]["ours"]["speed_ratio_to_transformers"]
-    return f"{ratio:.2f}x transformers' generate, batch 4, TinyStories shape, 2 threads, the same tokens"
+    ours = ", ".join(
+        f"{row['speed_ratio_to_transformers']:.2f}x ({name.removeprefix('ours').strip(', ') or 'plain'})"
+        for name, row in r["rows"].items()
+        if name.startswith("ours")
+    )
+    return f"{ours} the speed of transformers' generate, batch 4, TinyStories shape, 2 threads, the same tokens"
+
+
+def _inference(r: dict[str, Any]) -> str:
+    one, four = (r[f"batch {batch}"] for batch in (1, 4))
+    theirs = (case["speed_ratio_to_transformers"]["wall_s"] for case in (one, four))
+    int8 = (case["int8_speed_ratio_to_float32"]["wall_s"] for case in (one, four))
+    requests = r["staggered requests"]
+    times = {t["batch"]: t for t in r["times"]["float32"]}
+    return (
+        "{:.2f}x and {:.2f}x transformers' generate at batch 1 and 4, int8 {:.2f}x and {:.2f}x our float32; ".format(
+            *theirs, *int8
+        )
+        + f"{requests['requests']} staggered requests {requests['speed_ratio']['wall_s']:.2f}x one by one; batch 1: "
+        f"first token {times[1]['first_token_ms']:.1f} ms, then {times[1]['token_ms']:.1f} ms each, "
+        f"{times[1]['bandwidth_utilisation']:.0%} of the bandwidth; {r['threads']} threads"
+    )
 
 
 def _packing(r: dict[str, Any]) -> str:
@@ -117,6 +137,25 @@ def _chunked_loss(r: dict[str, Any]) -> str:
     return (
         f"{rows[best]['speed_ratio_to_torch']:.2f}x the speed of torch's linear and cross_entropy in "
         f"{rows[best]['peak_mb']:.0f} MB instead of {rows['torch linear + cross_entropy']['peak_mb']:.0f} MB ({best})"
+    )
+
+
+def _minhash(r: dict[str, Any]) -> str:
+    speed = r["speed"]
+    faster = speed["times_as_fast"]
+    variances = [row["multiply"]["variance_over_theory"] for row in r["estimates"]]
+    return (
+        f"{faster['ours / datatrove']:.0f}x datatrove and {faster['ours / datasketch']:.1f}x datasketch's fastest update, "
+        f"which gets its shingles ready made; {speed['mb_per_cpu_second']['ours']:.0f} MB of text per CPU second; variance "
+        f"{min(variances):.2f} to {max(variances):.2f} of theory's"
+    )
+
+
+def _dedup_million(r: dict[str, Any]) -> str:
+    return (
+        f"{r['documents']:,} documents ({r['megabytes']:.0f} MB) in {r['cpu_s']:.0f} s of CPU ({r['wall_s']:.0f} s with "
+        f"{r['processes']} processes), {r['peak_rss_mb']:,} MB peak over all; recall {r['recall']:.2%}, precision "
+        f"{r['precision']:.2%} against planted truth"
     )
 
 
@@ -158,6 +197,24 @@ def _scaling(r: dict[str, Any]) -> str:
     )
 
 
+def _quality_rules(r: dict[str, Any]) -> str:
+    rate = r["megabytes_per_second"]
+    return (
+        f"Gopher, C4 and FineWeb rules {rate['ours']} MB/s of one core, datatrove {rate['datatrove']} ({r['ratio']}x); "
+        f"same verdicts on {r['same_verdicts']:.2%} of {r['pages']} pages"
+    )
+
+
+def _data_pipeline(r: dict[str, Any]) -> str:
+    rows = r["rows"]
+    speedup = f"; {r['workers']['speedup_2_workers']:.2f}x with two workers" if "workers" in r else ""
+    return (
+        f"{rows['ours']['pages_per_cpu_second']:,.0f} pages per CPU second, "
+        f"{rows['datatrove, our extractor']['ours_is_times']:.1f}x datatrove with the same extractor, "
+        f"{rows['datatrove, trafilatura']['ours_is_times']:.1f}x with its own{speedup}"
+    )
+
+
 TABLE = (  # what, result file, text, by which command
     ("the default tour", "tour", _tour, "make tour"),
     ("the one-hour run", "stories_one_hour", _one_hour, "configs/stories-one-hour.toml"),
@@ -166,6 +223,10 @@ TABLE = (  # what, result file, text, by which command
     ("BPE training", "bpe_training", _bpe_training, "bench_bpe_training.py"),
     ("BPE encoding", "bpe_encoding", _bpe_encoding, "bench_bpe_encoding.py"),
     ("cached generation", "generation", _generation, "bench_generation.py"),
+    ("MinHash signatures", "minhash", _minhash, "bench_minhash.py"),
+    ("near duplicates in files", "dedup_million", _dedup_million, "bench_dedup_million.py"),
+    ("inference engine, TinyStories shape", "inference", _inference, "bench_inference.py"),
+    ("data pipeline", "data_pipeline", _data_pipeline, "bench_data_pipeline.py"),
     ("packing", "packing", _packing, "bench_packing.py"),
     ("LM-head loss in chunks", "chunked_loss", _chunked_loss, "bench_chunked_loss.py"),
     ("gradients sent during backward", "ddp_overlap", _ddp_overlap, "bench_ddp_overlap.py"),
@@ -174,6 +235,7 @@ TABLE = (  # what, result file, text, by which command
     ("scaling law", "scaling_solution", _scaling, "cs336 scaling solve"),
     ("training service", "service", _service, "bench_service.py"),
     ("training service, killed", "service_kills", _service_kills, "bench_service_kills.py"),
+    ("quality rules", "quality_rules", _quality_rules, "bench_quality_rules.py"),
 )
 
 

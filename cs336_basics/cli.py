@@ -228,8 +228,8 @@ def load_tokenizer(model: Path, given: Path | None) -> Tokenizer:
 
     config = model / "config.json"
     name = json.loads(config.read_text(encoding="utf-8")).get("tokenizer") if config.is_file() else None
-    own = model / "tokenizer"  # where `model import` puts it
-    folder = given or (Path(name) if name else own if own.is_dir() else None)
+    own = (place for place in (model / "tokenizer", model) if (place / "vocab.json").is_file())  # saved with the model
+    folder = given or (Path(name) if name else next(own, None))
     if folder is None:
         raise ValueError(f"{model} does not say which tokenizer it was trained with; name it with --tokenizer FOLDER")
     if not (folder / "vocab.json").is_file():

@@ -136,17 +136,24 @@ def write_tokens(
     """
     stream = iter(ids)
     blocks = (_checked_ids(block, vocab_size) for block in iter(lambda: list(islice(stream, 2**16)), []))
-    return _write_blocks(path, blocks, vocab_size, dtype, lambda: facts)
+    return write_token_blocks(path, blocks, vocab_size=vocab_size, dtype=dtype, facts=lambda: facts)
 
 
-def _write_blocks(
+def write_token_blocks(
     path: str | os.PathLike[str],
     blocks: Iterable[npt.NDArray[Any]],
+    *,
     vocab_size: int,
-    dtype: str | None,
-    facts: Callable[[], dict[str, Any]],
+    dtype: str | None = None,
+    facts: Callable[[], dict[str, Any]] = dict,
 ) -> dict[str, Any]:
-    """Write arrays of ids that are known to be in the vocabulary; `facts` is asked when all are written."""
+    """`write_tokens` for arrays of ids that are known to be in the vocabulary, such as a Tokenizer's.
+
+    Args:
+        path, vocab_size, dtype: as in `write_tokens`.
+        blocks: arrays of shape (any,), consumed one by one.
+        facts: asked for further entries of the manifest when all blocks are written.
+    """
     kind = smallest_dtype(vocab_size) if dtype is None else np.dtype(dtype).newbyteorder("<")
     if vocab_size - 1 > np.iinfo(kind).max:
         raise ValueError(
@@ -228,7 +235,7 @@ def encode_file(
         return facts | {"documents": documents, "text_bytes": size - documents * len(END_OF_TEXT)}
 
     with progress_bar("encoding", enabled=progress) as report:
-        manifest = _write_blocks(token_path, blocks(report), tokenizer.vocab_size, None, all_facts)
+        manifest = write_token_blocks(token_path, blocks(report), vocab_size=tokenizer.vocab_size, facts=all_facts)
     shutil.rmtree(parts, ignore_errors=True)
     return manifest
 

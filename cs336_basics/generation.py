@@ -4,7 +4,8 @@
 
 The filters are pure functions over logits (..., vocab), reused by every decoder above. Decoding keeps each layer's
 keys and values (`kv_cache.py`), so that a new token costs one row of attention instead of a whole forward pass; past
-context_length it falls back to recomputing the last context_length tokens.
+context_length it falls back to recomputing the last context_length tokens. For long texts by plain models a step can
+run in compiled code (`compiled_decoding.py`) on the same cache; its logits agree to rounding.
 
 Handout: decoding, generate. Source of top-p: Holtzman et al. 2020. Left out: batching requests of different lengths,
 speculative decoding (`cs336_systems/inference`). Read next: `evaluation.py`.
@@ -14,14 +15,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cs336_basics.compiled_decoding import CompiledStep, why_not_compiled
 from cs336_basics.model import TransformerLM
 from cs336_basics.nn_utils import softmax
+
+Engine = Literal["auto", "plain", "compiled"]
+MIN_COMPILED_WORK = 4e9
+"""weights times tokens from which "auto" compiles: some seconds of plain decoding, more than loading the compiled code
+takes; making it takes some fifteen, once after an installation"""
 
 
 @runtime_checkable
@@ -98,6 +105,7 @@ def stream_tokens(
     top_p: float | None = None,
     generator: torch.Generator | None = None,
     use_cache: bool = True,
+    engine: Literal["plain", "compiled"] = "plain",
 ) -> Iterator[Int[Tensor, " batch"]]:
     """Yield the next token of every row, for ever; the caller decides when to stop. See `generate`."""
     if prompt.dim() != 2 or prompt.shape[1] == 0:
@@ -106,18 +114,33 @@ def stream_tokens(
         )
     context = model.config.context_length
     ids = pending = prompt[:, -context:]
-    cache, length = model.new_cache(len(prompt), context) if use_cache else None, 0
+    cache, length, step = model.new_cache(len(prompt), context) if use_cache else None, 0, None
     while True:
         if use_cache and length + pending.shape[1] <= context:
-            logits = model(pending, cache, length)
+            logits = model(pending, cache, length)[:, -1] if step is None else step(pending[:, 0])
             length += pending.shape[1]
         else:  # the window slides: every position changes, so nothing cached is of use
             use_cache, ids = False, ids[:, -context:]
-            logits = model(ids)
-        token = sample_token(logits[:, -1], temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
+            logits = model(ids)[:, -1]
+        token = sample_token(logits, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
         yield token
+        if engine == "compiled" and step is None and cache is not None and length < context:
+            step = CompiledStep(model, cache)
         pending = token[:, None]
         ids = torch.cat((ids, pending), dim=1)
+
+
+def _compiles(model: TransformerLM, engine: Engine, max_new_tokens: int) -> bool:
+    """Whether `generate` takes compiled steps; "auto" does where they are possible, pay, and miss no hook."""
+    if engine not in ("auto", "plain", "compiled"):
+        raise ValueError(f"engine must be 'auto', 'plain' or 'compiled'; got {engine!r}")
+    if engine == "auto":
+        work = min(max_new_tokens, model.config.context_length) * model.get_num_params(non_embedding=True)
+        hooked = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+        return work >= MIN_COMPILED_WORK and not hooked and why_not_compiled(model) is None
+    if engine == "compiled" and (reason := why_not_compiled(model)):
+        raise ValueError(f"engine='compiled' serves the plain float32 model on the CPU; this one has {reason}")
+    return engine == "compiled"
 
 
 def generate(
@@ -131,6 +154,7 @@ def generate(
     stop_ids: Collection[int] = (),
     generator: torch.Generator | None = None,
     use_cache: bool = True,
+    engine: Engine = "auto",
 ) -> list[list[int]]:
     """Continue each row of `prompt`.
 
@@ -141,17 +165,24 @@ def generate(
         stop_ids: a row ends before the first of these.
         generator: source of randomness on the model's device.
         use_cache: False recomputes everything (the oracle for the cache).
+        engine: "plain" for the model's own modules, "compiled" for `compiled_decoding.py`; "auto" compiles for a plain
+            model and much to write.
 
     Returns:
         The new ids of each row, without the stop token.
+
+    Raises:
+        ValueError: an empty prompt, a setting out of range, or "compiled" for a model that it cannot serve.
     """
+    compiled = use_cache and _compiles(model, engine, max_new_tokens)
     training = model.training
     model.eval()
     rows: list[list[int]] = [[] for _ in range(len(prompt))]
     running = set(range(len(rows)))
     stream = stream_tokens(
-        model, prompt, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator, use_cache=use_cache
-    )
+        model, prompt, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator, use_cache=use_cache,
+        engine="compiled" if compiled else "plain",
+    )  # fmt: skip
     for _ in range(max_new_tokens):
         if not running:
             break

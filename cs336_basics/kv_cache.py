@@ -9,8 +9,9 @@ Left out: pages, and rows of different lengths (`cs336_systems/inference`). Read
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,6 +49,11 @@ class KVCache:
         self._values[..., self.length : end, :] = values
         self.length = end
         return self._keys[..., :end, :], self._values[..., :end, :]
+
+    def pools(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """The memory of keys and values on the CPU, all of its capacity, for compiled code that writes there itself."""
+        assert self._keys is not None and self._values is not None, "nothing was appended yet"
+        return self._keys.detach().numpy(), self._values.detach().numpy()
 
 
 class WindowCache:

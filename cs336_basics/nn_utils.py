@@ -31,15 +31,21 @@ def upcast(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
+def _exponentials_over_sum(x: Tensor, dim: int) -> Tensor:
+    """The forward pass of softmax."""
+    top = x.amax(dim=dim, keepdim=True)
+    p = (x - top.masked_fill_(top == -math.inf, 0.0)).exp_()
+    total = p.sum(dim=dim, keepdim=True)
+    p /= total.masked_fill_(total == 0, 1.0)
+    return p
+
+
 class _Softmax(torch.autograd.Function):
     """p = softmax(x); dx = p * (dp - sum(dp * p)). A row of -inf only (nothing to attend to) gives zeros, not NaN."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, dim: int) -> Tensor:
-        top = x.amax(dim=dim, keepdim=True)
-        p = (x - top.masked_fill_(top == -math.inf, 0.0)).exp_()
-        total = p.sum(dim=dim, keepdim=True)
-        p /= total.masked_fill_(total == 0, 1.0)
+        p = _exponentials_over_sum(x, dim)
         ctx.save_for_backward(p)
         ctx.dim = dim
         return p
@@ -57,7 +63,9 @@ def softmax(x: Float[Tensor, "..."], dim: int) -> Float[Tensor, "..."]:
     Numerics: the maximum is subtracted first; float16 and bfloat16 are computed in float32. A slice that is -inf
     throughout (a query that may attend to nothing) gives zeros, where the bare formula gives NaN.
     """
-    return _Softmax.apply(upcast(x), dim).to(x.dtype)
+    if torch.is_grad_enabled():
+        return _Softmax.apply(upcast(x), dim).to(x.dtype)
+    return _exponentials_over_sum(upcast(x), dim).to(x.dtype)
 
 
 def logsumexp(x: Float[Tensor, "..."], dim: int) -> Float[Tensor, "..."]:

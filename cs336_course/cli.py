@@ -25,8 +25,24 @@ from pathlib import Path
 COMMANDS = {
     "tour": ("cs336_course.cli:tour", "the whole course in miniature, trained for real on this machine"),
     "data get": ("cs336_basics.corpora.cli:get", "download TinyStories, the OpenWebText sample or FineWeb-Edu"),
+    "data get commoncrawl": ("cs336_data.cli:get_common_crawl", "download files of a Common Crawl archive"),
+    "data synthesize": ("cs336_data.cli:synthesize", "write a small web crawl of known content (WARC, WET, truth)"),
+    "data run": ("cs336_data.cli:run", "turn a crawl into clean documents and tell what became of every record"),
+    "data filter-for-model": ("cs336_data.cli:filter_for_model", "train one model on filtered and on unfiltered text and compare"),
     "data stories": ("cs336_basics.corpora.cli:stories", "write synthetic stories whose entropy is known"),
     "data stdlib": ("cs336_basics.corpora.cli:stdlib", "gather the Python library's own sources as a corpus"),
+    "data dedup-lines": ("cs336_data.deduplication.cli:dedup_lines", "remove lines that occur more than once in a collection"),
+    "data dedup-documents": ("cs336_data.deduplication.cli:dedup_documents", "keep the first of documents with the same text"),
+    "data dedup-near": ("cs336_data.deduplication.cli:dedup_near", "keep one of documents that are nearly the same (MinHash)"),
+    "data decontaminate": ("cs336_data.deduplication.cli:decontaminate", "leave out documents that quote an evaluation text"),
+    "data tokenize": ("cs336_data.deduplication.cli:tokenize", "encode documents into token files"),
+    "data mix": ("cs336_data.deduplication.cli:mix", "plan epochs of sources and write one shuffled token file"),
+    "data extract": ("cs336_data.classifiers.cli:extract", "the text of web pages, PDFs and crawl archives"),
+    "data pii": ("cs336_data.classifiers.cli:pii", "list or mask e-mail addresses, telephone numbers and IP addresses"),
+    "data rules": ("cs336_data.classifiers.cli:rules", "judge documents by Gopher's, C4's, FineWeb's or DCLM's rules"),
+    "data classify": ("cs336_data.classifiers.cli:classify", "language, quality and harm of documents, and which model says so"),
+    "data train-quality": ("cs336_data.classifiers.cli:train_quality", "train a quality classifier and sweep its threshold"),
+    "data build-models": ("cs336_data.classifiers.cli:build_models", "make this package's own classifiers and their cards again"),
     "tokenizer train": ("cs336_basics.tokenization.cli:train", "train a BPE tokenizer on a text file"),
     "tokenizer encode": ("cs336_basics.tokenization.cli:encode", "turn a text file into a token file"),
     "tokenizer decode": ("cs336_basics.tokenization.cli:decode", "turn a token file back into text"),
@@ -47,6 +63,8 @@ COMMANDS = {
     "systems memory": ("cs336_systems.cli:memory", "where the memory of a training step goes"),
     "systems roofline": ("cs336_systems.cli:roofline", "this machine's peaks, and the model's operations below them"),
     "systems mixed-precision": ("cs336_systems.cli:mixed_precision", "what half precision loses, and what autocast keeps in float32"),
+    "systems generate": ("cs336_systems.inference.cli:generate", "let a trained model continue many prompts at once"),
+    "systems inference": ("cs336_systems.inference.cli:inference", "time the inference engine, batch by batch"),
     "systems leaderboard-step": ("cs336_systems.cli:leaderboard_step", "check and time the 2026 leaderboard's training step"),
     "systems collectives": ("cs336_systems.parallel.collectives_cli:collectives", "time all-reduce and other collectives"),
     "systems ring": ("cs336_systems.parallel.collectives_cli:ring", "draw a ring all-reduce step by step"),
@@ -71,10 +89,31 @@ COMMANDS = {
     "progress": ("cs336_course.learner.cli:progress", "problems done, points, next step"),
     "submit pack": ("cs336_course.learner.cli:submit_pack", "pack a submission"),
     "submit verify": ("cs336_course.learner.cli:submit_verify", "check a packed submission by the grader's rules"),
+    "alignment sft": ("cs336_alignment.cli:sft", "imitate worked solutions"),
+    "alignment dpo": ("cs336_alignment.cli:dpo", "train on pairs of a better and a worse response"),
+    "alignment grpo": ("cs336_alignment.cli:grpo", "reinforcement learning with verifiable rewards: GRPO and its relatives"),
+    "alignment ppo": ("cs336_alignment.cli:ppo", "reinforcement learning with a value function"),
+    "alignment expert-iteration": ("cs336_alignment.cli:expert_iteration", "sample, keep what is right, imitate it, repeat"),
+    "alignment reward-model": ("cs336_alignment.cli:reward_model", "learn a score from preference pairs"),
+    "alignment evaluate": ("cs336_alignment.evaluation.cli:evaluate", "word problems, GSM8K, MMLU, CORE, IFEval ... with intervals"),
+    "alignment chat-sft": ("cs336_alignment.chat.cli:chat_sft", "teach a model to chat, with or without the calculator"),
+    "chat": ("cs336_alignment.chat.cli:chat", "talk with a model in the terminal, or on a page in the browser"),
+    "lectures build": ("lectures.cli:build", "run lectures and write pages to step through, for any browser"),
+    "lectures serve": ("lectures.cli:serve", "serve the built pages on this machine"),
+    "lectures run": ("lectures.cli:run", "play a lecture in the terminal"),
+    "lectures notes": ("lectures.cli:notes", "write the notes of a lecture in Markdown"),
+    "lectures messages": ("lectures.cli:messages", "bring a lecture's catalogue up to date for translators"),
 }
-RESUMABLE = {"tour", "train", "data get", "basics ablate", "basics objectives", "scaling sweep", "scaling solve"}
+RESUMABLE = {
+    "tour", "train", "data get", "data run", "data filter-for-model", "data dedup-lines", "data dedup-documents",
+    "data dedup-near", "data decontaminate", "data tokenize", "basics ablate", "basics objectives", "scaling sweep",
+    "scaling solve",
+}
+RESUMABLE |= {name for name in COMMANDS if name.startswith("alignment ")}
 # fmt: on
-GROUPS = sorted({" ".join(name.split()[:n]) for name in COMMANDS for n in range(1, len(name.split()))})
+GROUPS = sorted(
+    {" ".join(name.split()[:n]) for name in COMMANDS for n in range(1, len(name.split()))} - COMMANDS.keys()
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -111,6 +150,10 @@ def _dispatch(arguments: list[str]) -> int:
     words = max(
         (n for n in range(1, len(arguments) + 1) if " ".join(arguments[:n]) in GROUPS), default=0
     )  # words of the group
+    if (
+        len(arguments) >= words + 2 and " ".join(arguments[: words + 2]) in COMMANDS
+    ):  # `data get commoncrawl` is a verb beside `data get`
+        words += 1
     name, rest = " ".join(arguments[: words + 1]), arguments[words + 1 :]
     if words and (len(arguments) == words or arguments[words] in ("-h", "--help")):
         group = " ".join(arguments[:words])

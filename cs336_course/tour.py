@@ -2,7 +2,7 @@
 
 `DEFAULT` and `QUICK` are the only places where its sizes stand. Each package defines its stages beside its code; here
 they are put in order. Interrupted at any moment, the tour goes on where it was when it is started again. Left out: the
-stages of assignments 3 to 5, until their packages are built. Read next: `cs336_basics/runs/stage.py`,
+stages of assignments 4 and 5, until their packages are built. Read next: `cs336_basics/runs/stage.py`,
 `cs336_basics/tour_tokenizers.py`, `cs336_basics/tour_pretraining.py`, `cs336_systems/tour_systems.py`.
 """
 
@@ -19,6 +19,8 @@ from cs336_basics.runs.report import KeyFigure, KeyFigures, Section
 from cs336_basics.runs.stage import Stage, run_stages
 from cs336_basics.tour_pretraining import PretrainingStageOptions, pretraining_stage
 from cs336_basics.tour_tokenizers import TokenizerStageOptions, tokenizers_stage
+from cs336_scaling import tour_scaling
+from cs336_scaling.tour_scaling import ScalingStageOptions, scaling_stage
 from cs336_systems import tour_systems
 from cs336_systems.tour_systems import SystemsStageOptions, systems_stage
 
@@ -30,6 +32,7 @@ class TourConfig:
     tokenizers: TokenizerStageOptions
     pretraining: PretrainingStageOptions
     systems: SystemsStageOptions
+    scaling: ScalingStageOptions
 
 
 DEFAULT = TourConfig(  # about 10 minutes on two CPU cores
@@ -43,6 +46,7 @@ DEFAULT = TourConfig(  # about 10 minutes on two CPU cores
         seed=0, device="auto",
     ),
     tour_systems.DEFAULT,
+    tour_scaling.DEFAULT,
 )  # fmt: skip
 
 QUICK = TourConfig(  # about 90 seconds; too short for the targets
@@ -56,6 +60,7 @@ QUICK = TourConfig(  # about 90 seconds; too short for the targets
         seed=0, device="auto",
     ),
     tour_systems.QUICK,
+    tour_scaling.QUICK,
 )  # fmt: skip
 
 
@@ -84,7 +89,10 @@ def _options(config: TourConfig) -> list[Any]:
 
 def tour_stages(config: TourConfig) -> list[Stage]:
     """All stages, in the order of the course."""
-    return [tokenizers_stage(config.tokenizers), pretraining_stage(config.pretraining), systems_stage(config.systems)]
+    return [
+        tokenizers_stage(config.tokenizers), pretraining_stage(config.pretraining), systems_stage(config.systems),
+        scaling_stage(config.scaling),
+    ]  # fmt: skip
 
 
 def run_tour(config: TourConfig, directory: Path) -> TourResult:

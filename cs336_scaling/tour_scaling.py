@@ -106,7 +106,7 @@ def bank_runs(fit_until: float) -> tuple[RunTable, RunTable]:
     """The bank's runs on stories up to a budget, and the best of the largest budget as a table of one."""
     runs = bank_table(load_bank(SHIPPED), corpus="stories")
     largest = runs[runs.budget == runs.budgets[-1]]
-    return runs[runs.budget <= fit_until * 1.001], largest[[int(np.argmin(largest.loss))]]
+    return runs[runs.budget <= fit_until * 1.001], largest[np.array([np.argmin(largest.loss)])]
 
 
 def _train_one(job: tuple[RunSpec, str]) -> float:

@@ -214,7 +214,9 @@ def _prediction_section(directory: Path) -> Section:
     blocks = [Paragraph(text)]
     if found["warnings"]:
         blocks.append(Paragraph("Warnings:\n\n" + "\n".join(f"- {warning}" for warning in found["warnings"])))
-    picture = Picture(plot_profiles(runs, fit_isoflops(runs)), "profiles", "Loss over parameters, one curve per budget")
+    picture = Picture(
+        plot_profiles(runs, fit_isoflops(runs, "lowest")), "profiles", "Loss over parameters, one curve per budget"
+    )
     return Section("The law and its prediction", [*blocks, picture])
 
 

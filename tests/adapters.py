@@ -544,52 +544,72 @@ def run_scaling_service(url: str) -> Any:
 
 def run_extract_text_from_html_bytes(html_bytes: bytes) -> str | None:
     """Plain text of an HTML page in any encoding."""
-    raise NotImplementedError
+    from cs336_data.extraction import extract_text_from_html_bytes
+
+    return extract_text_from_html_bytes(html_bytes)
 
 
 def run_identify_language(text: str) -> tuple[Any, float]:
     """(language code such as "en" or "zh", score in [0, 1])."""
-    raise NotImplementedError
+    from cs336_data.language import identify_language
+
+    return identify_language(text)
 
 
 def run_mask_emails(text: str) -> tuple[str, int]:
     """(text with e-mail addresses replaced by |||EMAIL_ADDRESS|||, number replaced)."""
-    raise NotImplementedError
+    from cs336_data.pii import mask_emails
+
+    return mask_emails(text)
 
 
 def run_mask_phone_numbers(text: str) -> tuple[str, int]:
     """(text with US phone numbers replaced by |||PHONE_NUMBER|||, number replaced)."""
-    raise NotImplementedError
+    from cs336_data.pii import mask_phone_numbers
+
+    return mask_phone_numbers(text)
 
 
 def run_mask_ips(text: str) -> tuple[str, int]:
     """(text with IPv4 addresses replaced by |||IP_ADDRESS|||, number replaced)."""
-    raise NotImplementedError
+    from cs336_data.pii import mask_ips
+
+    return mask_ips(text)
 
 
 def run_classify_nsfw(text: str) -> tuple[Any, float]:
     """("nsfw" or "non-nsfw", score)."""
-    raise NotImplementedError
+    from cs336_data.toxicity import classify_nsfw
+
+    return classify_nsfw(text)
 
 
 def run_classify_toxic_speech(text: str) -> tuple[Any, float]:
     """("toxic" or "non-toxic", score)."""
-    raise NotImplementedError
+    from cs336_data.toxicity import classify_toxic_speech
+
+    return classify_toxic_speech(text)
 
 
 def run_classify_quality(text: str) -> tuple[Any, float]:
     """("wiki" or "cc", score)."""
-    raise NotImplementedError
+    from cs336_data.quality_classifier import classify_quality
+
+    return classify_quality(text)
 
 
 def run_gopher_quality_filter(text: str) -> bool:
     """True when the text passes the Gopher rules."""
-    raise NotImplementedError
+    from cs336_data.rules.gopher import gopher_quality_filter
+
+    return gopher_quality_filter(text)
 
 
 def run_exact_line_deduplication(input_files: list[PathLike], output_directory: PathLike) -> None:
     """Copy each file without the lines that occur more than once in the whole collection."""
-    raise NotImplementedError
+    from cs336_data.deduplication.exact_lines import deduplicate_lines
+
+    deduplicate_lines(input_files, output_directory)
 
 
 def run_minhash_deduplication(
@@ -601,7 +621,11 @@ def run_minhash_deduplication(
     output_directory: PathLike,
 ) -> None:
     """Copy one file of each cluster of near duplicates."""
-    raise NotImplementedError
+    from cs336_data.deduplication.minhash import MinHashConfig
+    from cs336_data.deduplication.near_duplicates import deduplicate_near
+
+    config = MinHashConfig(num_hashes=num_hashes, num_bands=num_bands, ngrams=ngrams, threshold=jaccard_threshold)
+    deduplicate_near(input_files, output_directory, config)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -611,7 +635,9 @@ def run_minhash_deduplication(
 
 def run_tokenize_prompt_and_output(prompt_strs: list[str], output_strs: list[str], tokenizer: Any) -> dict[str, Tensor]:
     """`input_ids`, `labels` (int64) and `response_mask` (bool, aligned with labels), each (batch, longest - 1)."""
-    raise NotImplementedError
+    from cs336_alignment.response_tokens import tokenize_prompt_and_output
+
+    return tokenize_prompt_and_output(prompt_strs, output_strs, tokenizer)
 
 
 def run_get_response_log_probs(
@@ -621,12 +647,16 @@ def run_get_response_log_probs(
     return_token_entropy: bool = False,
 ) -> dict[str, Float[Tensor, "batch seq"]]:
     """`log_probs` of the labels in nats and, when asked for, `token_entropy`."""
-    raise NotImplementedError
+    from cs336_alignment.response_log_probs import get_response_log_probs
+
+    return get_response_log_probs(model, input_ids, labels, return_token_entropy)
 
 
 def run_compute_entropy(logits: Float[Tensor, "batch seq vocab_size"]) -> Float[Tensor, "batch seq"]:
     """Edition 2025: entropy in nats of each next-token distribution."""
-    raise NotImplementedError
+    from cs336_alignment.response_log_probs import compute_entropy
+
+    return compute_entropy(logits)
 
 
 def run_masked_normalize(
@@ -636,12 +666,16 @@ def run_masked_normalize(
     normalize_constant: float = 1.0,
 ) -> Tensor:
     """Edition 2025: sum of the masked elements over dim, divided by a constant."""
-    raise NotImplementedError
+    from cs336_alignment.response_log_probs import masked_normalize
+
+    return masked_normalize(tensor, mask, dim, normalize_constant)
 
 
 def run_masked_mean(tensor: Float[Tensor, "..."], mask: Bool[Tensor, "..."], dim: int | None = None) -> Tensor:
     """Edition 2025: mean of the masked elements over dim; NaN where nothing is selected."""
-    raise NotImplementedError
+    from cs336_alignment.response_log_probs import masked_mean
+
+    return masked_mean(tensor, mask, dim)
 
 
 def run_sft_microbatch_train_step(
@@ -651,14 +685,18 @@ def run_sft_microbatch_train_step(
     normalize_constant: float = 1.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Edition 2025: backward of one microbatch of supervised fine-tuning; returns (scaled loss, metadata)."""
-    raise NotImplementedError
+    from cs336_alignment.course_2025 import sft_microbatch_train_step
+
+    return sft_microbatch_train_step(policy_log_probs, response_mask, gradient_accumulation_steps, normalize_constant)
 
 
 def run_compute_rollout_rewards(
     reward_fn: RewardFunction, rollout_responses: list[str], repeated_ground_truths: list[str]
 ) -> tuple[Float[Tensor, " rollouts"], dict[str, float]]:
     """(reward of each response, metadata)."""
-    raise NotImplementedError
+    from cs336_alignment.advantages import compute_rollout_rewards
+
+    return compute_rollout_rewards(reward_fn, rollout_responses, repeated_ground_truths)
 
 
 def run_compute_group_normalized_rewards(
@@ -678,14 +716,25 @@ def run_compute_group_normalized_rewards(
     Edition 2025 passes reward_fn, rollout_responses, repeated_ground_truths and normalize_by_std instead of
     raw_rewards, and expects (advantages, raw_rewards, metadata).
     """
-    raise NotImplementedError
+    from cs336_alignment import advantages, course_2025
+
+    if reward_fn is not None:
+        assert rollout_responses is not None and repeated_ground_truths is not None and normalize_by_std is not None
+        return course_2025.compute_group_normalized_rewards(
+            reward_fn, rollout_responses, repeated_ground_truths, group_size, advantage_eps, normalize_by_std
+        )
+    return advantages.compute_group_normalized_rewards(
+        raw_rewards, group_size, baseline, advantage_eps, advantage_normalizer
+    )
 
 
 def run_compute_naive_policy_gradient_loss(
     raw_rewards_or_advantages: Float[Tensor, "batch 1"], policy_log_probs: Float[Tensor, "batch seq"]
 ) -> Float[Tensor, "batch seq"]:
     """Edition 2025: minus advantage times log-probability, per token."""
-    raise NotImplementedError
+    from cs336_alignment.policy_gradient import reinforce_loss
+
+    return reinforce_loss(raw_rewards_or_advantages, policy_log_probs)
 
 
 def run_compute_grpo_clip_loss(
@@ -695,7 +744,9 @@ def run_compute_grpo_clip_loss(
     cliprange: float,
 ) -> tuple[Float[Tensor, "batch seq"], dict[str, Tensor]]:
     """Edition 2025: clipped surrogate loss per token and metadata."""
-    raise NotImplementedError
+    from cs336_alignment.course_2025 import compute_grpo_clip_loss
+
+    return compute_grpo_clip_loss(advantages, policy_log_probs, old_log_probs, cliprange)
 
 
 def run_compute_policy_gradient_loss(
@@ -714,7 +765,16 @@ def run_compute_policy_gradient_loss(
 
     Edition 2025 passes loss_type ("no_baseline", "reinforce_with_baseline", "grpo_clip"), raw_rewards and advantages.
     """
-    raise NotImplementedError
+    from cs336_alignment import course_2025, policy_gradient
+
+    if loss_type is not None:
+        return course_2025.compute_policy_gradient_loss(
+            policy_log_probs, loss_type, raw_rewards, advantages, old_log_probs, cliprange
+        )
+    return policy_gradient.compute_policy_gradient_loss(
+        raw_rewards_or_advantages, policy_log_probs, importance_reweighting_method, old_log_probs, cliprange,
+        response_mask,
+    )  # fmt: skip
 
 
 def run_grpo_microbatch_train_step(
@@ -728,7 +788,12 @@ def run_grpo_microbatch_train_step(
     cliprange: float | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Edition 2025: backward of one GRPO microbatch; returns (scaled loss, metadata)."""
-    raise NotImplementedError
+    from cs336_alignment.course_2025 import grpo_microbatch_train_step
+
+    return grpo_microbatch_train_step(
+        policy_log_probs, response_mask, gradient_accumulation_steps, loss_type, raw_rewards, advantages,
+        old_log_probs, cliprange,
+    )  # fmt: skip
 
 
 def run_aggregate_loss_across_microbatch(
@@ -738,7 +803,11 @@ def run_aggregate_loss_across_microbatch(
     normalization_constant: float | None = None,
 ) -> Float[Tensor, ""]:
     """Mean over rows of the masked mean, or the masked total divided by a constant."""
-    raise NotImplementedError
+    from cs336_alignment.policy_gradient import aggregate_loss_across_microbatch
+
+    return aggregate_loss_across_microbatch(
+        per_token_policy_gradient_loss, mask, loss_normalization, normalization_constant
+    )
 
 
 def run_grpo_train_step(
@@ -762,27 +831,41 @@ def run_grpo_train_step(
     normalization_constant: float | None = None,
 ) -> tuple[Tensor, dict[str, Any]]:
     """One optimizer step on a batch of rollouts; returns (loss, metadata) and leaves every gradient None."""
-    raise NotImplementedError
+    from cs336_alignment.grpo_step import grpo_train_step
+
+    return grpo_train_step(
+        model, tokenizer, optimizer, gradient_accumulation_steps, max_grad_norm, reward_fn, repeated_prompts,
+        rollout_responses, repeated_ground_truths, group_size, baseline, advantage_eps, advantage_normalizer,
+        importance_reweighting_method, old_log_probs, cliprange, loss_normalization, normalization_constant,
+    )  # fmt: skip
 
 
 def get_packed_sft_dataset(tokenizer: Any, dataset_path: PathLike, seq_length: int, shuffle: bool) -> Dataset[Any]:
     """Packed instruction data: items with `input_ids` and `labels`, int64 (seq_length,)."""
-    raise NotImplementedError
+    from cs336_alignment.packed_dataset import PackedDataset
+
+    return PackedDataset(tokenizer, dataset_path, seq_length, shuffle)
 
 
 def run_iterate_batches(dataset: Dataset[Any], batch_size: int, shuffle: bool) -> DataLoader[Any]:
     """Batches of one epoch; the last may be short."""
-    raise NotImplementedError
+    from cs336_alignment.packed_dataset import iterate_batches
+
+    return iterate_batches(dataset, batch_size, shuffle)
 
 
 def run_parse_mmlu_response(mmlu_example: dict[str, Any], model_output: str) -> str | None:
     """The predicted letter, "A" to "D", or None."""
-    raise NotImplementedError
+    from cs336_alignment.answer_parsing import parse_mmlu_response
+
+    return parse_mmlu_response(mmlu_example, model_output)
 
 
 def run_parse_gsm8k_response(model_output: str) -> str | None:
     """The last number of the output as a string, or None."""
-    raise NotImplementedError
+    from cs336_alignment.answer_parsing import parse_gsm8k_response
+
+    return parse_gsm8k_response(model_output)
 
 
 def run_compute_per_instance_dpo_loss(
@@ -795,7 +878,9 @@ def run_compute_per_instance_dpo_loss(
     response_rejected: str,
 ) -> Float[Tensor, ""]:
     """DPO loss of one pair of responses."""
-    raise NotImplementedError
+    from cs336_alignment.dpo import compute_per_instance_dpo_loss as loss_of_pair
+
+    return loss_of_pair(lm, lm_ref, tokenizer, beta, prompt, response_chosen, response_rejected)
 
 
 def compute_per_instance_dpo_loss(

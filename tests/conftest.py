@@ -12,6 +12,12 @@ from types import ModuleType
 import pytest
 import torch
 
+if (
+    not torch.cuda.is_available()
+):  # Triton kernels then run in Triton's interpreter: chosen before anything imports Triton
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+    os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # 3.9 warns when it is not set
+
 MARKERS = {
     "slow": 'more than a few seconds; deselect with -m "not slow"',
     "gpu": "needs a CUDA device",

@@ -56,14 +56,19 @@ def use_compiled(engine: Engine, num_bytes: int) -> bool:
     return available
 
 
-def cache_folder() -> Path:
-    """Where machine code is stored; see the module's description."""
+def cache_folder(package: Path = Path(__file__).parent) -> Path:
+    """Where the machine code of a package is stored; see the module's description.
+
+    Args:
+        package: folder of the kernels. They may call each other and those of this package.
+    """
     user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     base = Path(os.environ.get("NUMBA_CACHE_DIR") or user / "cs336" / "numba")
     digest = hashlib.sha256()
-    sources = Path(__file__).parent
-    for source in [sources / "unicode_classes.py", *sorted(sources.glob("compiled_*.py"))]:
-        digest.update(source.read_bytes())
+    ours = Path(__file__).parent
+    for folder in sorted({ours, package}):
+        for source in [ours / "unicode_classes.py", *sorted(folder.glob("compiled_*.py"))]:
+            digest.update(source.read_bytes())
     return base / digest.hexdigest()[:16]
 
 
@@ -76,7 +81,7 @@ def stored(kernel: Callable[..., Any]) -> Callable[..., Any]:
         settings: Any = numba.config
         former = settings.CACHE_DIR
         try:
-            folder = cache_folder()
+            folder = cache_folder(Path(kernel.py_func.__code__.co_filename).parent)  # type: ignore[attr-defined]
             folder.mkdir(parents=True, exist_ok=True)
             settings.CACHE_DIR = str(folder)
             kernel.enable_caching()  # type: ignore[attr-defined]

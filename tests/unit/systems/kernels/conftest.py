@@ -1,15 +1,9 @@
-"""Without a GPU, Triton kernels run in Triton's interpreter: chosen here, before anything imports Triton."""
+"""Where the kernel tests run."""
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
-
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
-    os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # 3.9 warns when it is not set
 
 
 @pytest.fixture

@@ -1,0 +1,210 @@
+"""Sample whole groups in lockstep: all rows stand at the same position, so any TransformerLM decodes them in one batch.
+
+    prompts      A B C D E         the first L tokens of all prompts, L the shortest prompt's length, are one
+                 F G H             forward pass, one row per prompt; then each row is repeated for its group
+    step 1       A B C d           a row whose prompt is longer takes the prompt's next token, the others draw
+    step 2       A B C D e         ... until every row has ended; rows that have are dropped when half are
+
+There is neither padding nor a mask: position, cache and variant (rotary, ALiBi, convolutions, states) are those of a
+single sequence. Prompts are sorted by length and cut into batches of similar ones. Weights are read from the model
+itself, so there is nothing to copy after an update.
+
+A sample depends on (seed, index of its prompt, its number) and on its neighbours by rounding only. Left out: rows that
+join later (`EngineSampler`), a minimum length. Read next: `grpo.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cs336_alignment.cache_rows import select_rows
+from cs336_alignment.rollouts import FinishReason, Rollout, cut_at_stop
+from cs336_alignment.text_tokenizer import TextTokenizer
+from cs336_basics.generation import apply_temperature, keep_top_k, keep_top_p
+from cs336_basics.model import TransformerLM
+from cs336_basics.nn_utils import log_softmax, softcap, softmax
+from cs336_systems.inference import SamplingParams
+
+
+class LockstepSampler:
+    """The default Sampler.
+
+    Args:
+        model: any TransformerLM; its mode is left as found.
+        tokenizer: ours or one of Hugging Face.
+        max_rows: rows decoded side by side.
+        max_spread: difference of prompt lengths within a batch, in tokens.
+    """
+
+    def __init__(self, model: TransformerLM, tokenizer: Any, *, max_rows: int = 1024, max_spread: int = 24):
+        if max_rows < 1 or max_spread < 0:
+            raise ValueError(f"max_rows must be at least 1 and max_spread 0; got {max_rows} and {max_spread}")
+        self.model, self.text = model, TextTokenizer(tokenizer)
+        self.max_rows, self.max_spread = max_rows, max_spread
+
+    def sync_weights(self, model: TransformerLM) -> None:
+        """Sample with this model from now on; its weights are read at each call."""
+        self.model = model
+
+    @torch.no_grad()
+    def generate(self, prompts: Sequence[str], params: SamplingParams) -> list[list[Rollout]]:
+        """See `Sampler.generate`.
+
+        Raises:
+            ValueError: an empty prompt, or one that leaves no room in the model's context.
+        """
+        ids = [self.text.encode(prompt) for prompt in prompts]
+        self._check(ids)
+        rows = len(prompts) * params.n
+        uniforms = np.random.default_rng([params.seed]).random((rows, params.max_tokens))
+        results: list[list[Rollout]] = [[] for _ in prompts]
+        training = self.model.training
+        self.model.eval()
+        for chosen in self._batches(ids, params.n):
+            numbers = torch.from_numpy(uniforms.reshape(len(prompts), params.n, -1)[chosen]).flatten(0, 1)
+            batch = _Batch(self.model, self.text, [ids[k] for k in chosen], params, numbers)
+            for place, rollout in enumerate(batch.run()):
+                results[chosen[place // params.n]].append(rollout)
+        self.model.train(training)
+        return results
+
+    def _check(self, ids: list[list[int]]) -> None:
+        context = self.model.config.context_length
+        for number, prompt in enumerate(ids):
+            if not prompt:
+                raise ValueError(f"prompt {number} is empty; begin it with the end-of-text or BOS token")
+            if len(prompt) >= context:
+                raise ValueError(
+                    f"prompt {number} has {len(prompt)} tokens, which leaves no room for a response in the model's "
+                    f"context_length={context}; shorten it"
+                )
+
+    def _batches(self, ids: list[list[int]], n: int) -> list[list[int]]:
+        """Indices of prompts that are decoded together."""
+        batches: list[list[int]] = []
+        for k in sorted(range(len(ids)), key=lambda k: len(ids[k])):
+            fits = batches and (len(batches[-1]) + 1) * n <= self.max_rows
+            if fits and len(ids[k]) - len(ids[batches[-1][0]]) <= self.max_spread:
+                batches[-1].append(k)
+            else:
+                batches.append([k])
+        return batches
+
+
+class _Batch:
+    """Rows in lockstep: row r is sample r % n of prompt r // n; `alive` lists the rows that the cache still holds."""
+
+    def __init__(
+        self,
+        model: TransformerLM,
+        text: TextTokenizer,
+        prompts: list[list[int]],
+        params: SamplingParams,
+        uniforms: Tensor,
+    ):
+        self.model, self.text, self.params, self.prompts = model, text, params, prompts
+        self.device = model.token_embeddings.weight.device
+        self.uniforms = uniforms.to(self.device)
+        lengths = [len(prompt) for prompt in prompts for _ in range(params.n)]
+        self.starts = torch.tensor(lengths, device=self.device)
+        self.end = min(model.config.context_length, max(lengths) + params.max_tokens)
+        self.tokens = torch.zeros(len(lengths), self.end, dtype=torch.int64, device=self.device)
+        for row, length in enumerate(lengths):
+            self.tokens[row, :length] = torch.tensor(prompts[row // params.n], device=self.device)
+        self.logprobs = torch.zeros(len(lengths), self.end, device=self.device)
+        self.lengths = torch.zeros_like(self.starts)
+        self.stopped = torch.zeros_like(self.starts, dtype=torch.bool)
+        self.can_stop = self._tokens_that_can_stop()
+
+    def run(self) -> list[Rollout]:
+        """Decode to the end."""
+        first = int(self.starts.min())
+        cache = self.model.new_cache(len(self.prompts), self.end)
+        logits = self._forward(self.tokens[:: self.params.n, :first], cache, 0)
+        groups = torch.arange(len(self.prompts), device=self.device).repeat_interleave(self.params.n)
+        cache, logits = select_rows(cache, groups), logits[groups]
+        alive = torch.arange(len(self.starts), device=self.device)
+        for position in range(first, self.end):
+            self._take(alive, logits, position)
+            going = ~self._done(alive)
+            if not going.any():
+                break
+            if going.sum() <= len(alive) // 2:
+                kept = going.nonzero().flatten()
+                cache, alive = select_rows(cache, kept), alive[kept]
+            if position + 1 < self.end:
+                logits = self._forward(self.tokens[alive, position : position + 1], cache, position)
+        return [self._rollout(row) for row in range(len(self.starts))]
+
+    def _forward(self, ids: Tensor, cache: list[Any], start: int) -> Tensor:
+        """Logits (rows, vocab) behind the last of `ids`."""
+        logits = self.model.lm_head(self.model.hidden_states(ids, cache, start)[:, -1])
+        cap = self.model.config.logit_softcap
+        return logits if cap is None else softcap(logits, cap)
+
+    def _take(self, alive: Tensor, logits: Tensor, position: int) -> None:
+        """Give each row that is past its prompt and not done its next token."""
+        drawing = (self.starts[alive] <= position) & ~self._done(alive)
+        if not drawing.any():
+            return
+        rows, logits = alive[drawing], logits[drawing].float()
+        step = position - self.starts[rows]
+        tokens = draw_tokens(logits, self.uniforms[rows, step], self.params)
+        self.tokens[rows, position] = tokens
+        self.logprobs[rows, position] = log_softmax(logits, dim=-1).gather(-1, tokens[:, None])[:, 0]
+        self.lengths[rows] = step + 1
+        maybe = self.can_stop[tokens]
+        for row, token in zip(rows[maybe].tolist(), tokens[maybe].tolist(), strict=True):
+            self.stopped[row] = token in self.params.stop_ids or self._stop_text_is_complete(row, position)
+
+    def _done(self, rows: Tensor) -> Tensor:
+        return self.stopped[rows] | (self.lengths[rows] == self.params.max_tokens)
+
+    def _tokens_that_can_stop(self) -> Tensor:
+        """True for stop tokens, and for tokens that hold the last byte of a stop text (all, if bytes are unknown)."""
+        vocab_size = self.model.config.vocab_size
+        can = torch.zeros(vocab_size, dtype=torch.bool, device=self.device)
+        can[[i for i in self.params.stop_ids if i < vocab_size]] = True
+        if not self.params.stop:
+            return can
+        if self.text.is_huggingface:
+            return torch.ones_like(can)
+        last = {stop.encode("utf-8")[-1] for stop in self.params.stop}
+        can[[i for i, token in self.text.vocab.items() if i < vocab_size and last & set(token)]] = True
+        return can
+
+    def _stop_text_is_complete(self, row: int, position: int) -> bool:
+        ids = self.tokens[row, self.starts[row] : position + 1].tolist()
+        return cut_at_stop(self.text.decode(ids), self.params)[1]
+
+    def _rollout(self, row: int) -> Rollout:
+        start, length = int(self.starts[row]), int(self.lengths[row])
+        ids = self.tokens[row, start : start + length].tolist()
+        stopped = bool(self.stopped[row])
+        reason: FinishReason = "stop" if stopped else "length" if length == self.params.max_tokens else "context"
+        text = cut_at_stop(self.text.decode(ids), self.params)[0]
+        logprobs = self.logprobs[row, start : start + length].tolist()
+        if stopped and not self.params.include_stop and ids[-1] in self.params.stop_ids:
+            ids, logprobs = ids[:-1], logprobs[:-1]
+        return Rollout(self.prompts[row // self.params.n], ids, logprobs, text, reason)
+
+
+def draw_tokens(logits: Tensor, uniforms: Tensor, params: SamplingParams) -> Tensor:
+    """One token per row of (rows, vocab) logits, by inverting the cumulated probabilities at `uniforms` (rows,)."""
+    if params.temperature == 0:
+        return logits.argmax(dim=-1)
+    logits = apply_temperature(logits, params.temperature)
+    if params.top_k is not None:
+        logits = keep_top_k(logits, params.top_k)
+    if params.top_p is not None:
+        logits = keep_top_p(logits, params.top_p)
+    mass = softmax(logits, dim=-1).double().cumsum(dim=-1)
+    targets = uniforms[:, None] * mass[:, -1:]
+    # never a token of probability 0, even if a target is rounded up to the whole mass
+    last = (mass < mass[:, -1:]).sum(dim=-1)
+    return torch.minimum(torch.searchsorted(mass, targets, right=True)[:, 0], last)

@@ -1,0 +1,1 @@
+"""Problems with answers that a program can check: generated ones, and readers of public test sets."""

@@ -1,0 +1,211 @@
+"""The plain model with its weights packed for decoding: five products per layer, no module calls.
+
+    qkv = norm(x) [Wq; Wk; Wv]^T      x += attend(qkv) Wo^T      h = norm(x) [W1; W3]^T      x += (SiLU(h1) * h3) W2^T
+
+A row here is one token of one sequence; several tokens of a sequence are as many rows, each of which attends to the
+keys up to its own position. `PackedModel` serves float32 models on the CPU whose layers are those of `model.py`, or of
+Llama and Qwen2.5 (grouped queries, biases, other pairs or a stretched rotation); `why_not_compiled` names what else a
+config asks for. Weights are copied: after a training step, pack anew. `CompiledStep` goes on where a forward pass
+through the modules has filled a cache; the inference engine (`cs336_systems/inference`) runs whole batches of requests
+on the same code.
+
+Read next: `generation.py`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from collections.abc import Sequence as Ordered
+from typing import Any, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cs336_basics.kv_cache import KVCache
+from cs336_basics.model import TransformerLM
+from cs336_basics.tokenization.compilation import stored
+
+Array = npt.NDArray[Any]
+PLAIN = {
+    "norm": "pre", "norm_type": "rmsnorm", "norm_gain": True, "ffn": "swiglu", "moe": None, "positions": "rope",
+    "embedding_norm": False, "logit_softcap": None, "qk_norm": False, "attention_scale": 1.0,
+    "attention_softcap": None, "attention_sinks": False, "latent_attention": None, "canon_width": None,
+    "changes_the_stream": False,
+}  # fmt: skip
+"""properties of a ModelConfig that the kernels know"""
+
+
+def why_not_compiled(model: TransformerLM) -> str | None:
+    """The first reason why PackedModel cannot serve this model, or None."""
+    config, weight = model.config, model.token_embeddings.weight
+    if importlib.util.find_spec("numba") is None:
+        return "no numba beside it: pip install numba"
+    if weight.device.type != "cpu" or weight.dtype != torch.float32:
+        return f"{str(weight.dtype).removeprefix('torch.')} weights on {weight.device}, not float32 on the CPU"
+    for name, value in PLAIN.items():
+        if getattr(config, name) != value:
+            return f"{name}={getattr(config, name)!r}"
+    if any(mixer != "attention" for mixer in config.layer_mixers):
+        return f"mixers={config.layer_mixers}"
+    if config.d_model % 8 or (config.num_heads * config.d_head) % 8 or (config.d_ff or 0) % 8:
+        return "d_model, d_ff or a total width of heads that is no multiple of 8"
+    return None
+
+
+class PackedMatrix(Protocol):
+    """One matrix, or several side by side, as a kernel reads it."""
+
+    num_bytes: int
+    """bytes that one pass over the matrix reads"""
+    block: int
+    """rows come in multiples of it (one row may come alone if it is 2)"""
+
+    def __call__(self, x: Array) -> Array:
+        """(rows, inputs) to (rows, outputs)."""
+        ...
+
+
+class PackedLinear:
+    """A float32 matrix, inputs by outputs."""
+
+    block = 2
+
+    def __init__(self, parts: Ordered[Tensor]):
+        from cs336_basics.decoding_kernels import linear
+
+        self.kernel = stored(linear)
+        self.weight = torch.cat([part.detach() for part in parts]).T.contiguous().numpy()
+        self.outputs, self.num_bytes = self.weight.shape[1], self.weight.nbytes
+
+    def __call__(self, x: Array) -> Array:
+        """See PackedMatrix."""
+        y = np.empty((len(x), self.outputs), np.float32)
+        share = -(-self.outputs // torch.get_num_threads())
+        self.kernel(x, self.weight, y, min(512, -(-share // 64) * 64))
+        return y
+
+
+def share_threads() -> None:
+    """Let the kernels run on as many threads as torch does.
+
+    Both use one OpenMP, whose number of threads numba sets for torch too when it starts its own: set it back.
+    """
+    import numba
+
+    threads, settings = torch.get_num_threads(), cast(Any, numba.config)
+    numba.set_num_threads(min(threads, settings.NUMBA_NUM_THREADS))
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+
+
+class PackedModel:
+    """A plain model's weights as the kernels read them, and the pass over them.
+
+    Args:
+        model: `why_not_compiled` is None for it.
+        pack: turns matrices that share their input into one PackedMatrix.
+
+    Raises:
+        ValueError: the model is not plain.
+    """
+
+    def __init__(self, model: TransformerLM, *, pack: Callable[[list[Tensor]], PackedMatrix] = PackedLinear):
+        if reason := why_not_compiled(model):
+            raise ValueError(f"compiled decoding serves the plain float32 model on the CPU; this one has {reason}")
+        from cs336_basics import decoding_kernels as kernels
+
+        self.add_and_norm, self.gate = stored(kernels.add_and_norm), stored(kernels.gate)
+        self.attend, self.rotate_and_store = stored(kernels.attend), stored(kernels.rotate_and_store)
+        self.config = model.config
+        self.table = model.token_embeddings.weight.detach().clone().numpy()
+        assert model.positional_encoder is not None
+        self.cos, self.sin = model.positional_encoder.cos.numpy(), model.positional_encoder.sin.numpy()
+        self.layers = [_pack_layer(layer, pack) for layer in model.layers]
+        self.last_gain = model.ln_final.get_parameter("weight").detach().clone().numpy()
+        self.head = pack([model.lm_head.weight])
+
+    @property
+    def bytes_per_step(self) -> int:
+        """Bytes of matrices that every pass reads."""
+        matrices = [layer[name] for layer in self.layers for name in ("qkv", "out", "up", "down")]
+        return sum(matrix.num_bytes for matrix in (*matrices, self.head))
+
+    def hidden(
+        self, ids: Ordered[int] | Array, position: Array, table: Array, pools: Ordered[tuple[Array, Array]]
+    ) -> Array:
+        """The stream behind the last norm, a row per token (and rows of padding behind them).
+
+        Args:
+            ids: the tokens; several of one sequence in their order.
+            position: of each token in its sequence.
+            table: pages of each token's sequence, (tokens, pages).
+            pools: keys and values of each layer, (pages, heads, page_size, width); the tokens' own are written.
+        """
+        share_threads()
+        config, eps, halves = self.config, self.config.norm_eps, self.config.rope_pairs == "halves"
+        x = self._padded(self.table[ids])
+        update, y = np.zeros_like(x), np.empty_like(x)
+        heads = np.zeros((len(x), config.num_heads * config.d_head), np.float32)
+        inner = np.zeros((len(x), config.d_ff or 0), np.float32)
+        for layer, (keys, values) in zip(self.layers, pools, strict=True):
+            self.add_and_norm(x, update, layer["ln1"], eps, y)
+            qkv = layer["qkv"](y)
+            if layer["bias"] is not None:
+                qkv += layer["bias"]
+            self.rotate_and_store(qkv, self.cos, self.sin, halves, position, table, keys, values, config.num_heads)
+            self.attend(qkv, keys, values, table, position, heads)
+            self.add_and_norm(x, layer["out"](heads), layer["ln2"], eps, y)
+            self.gate(layer["up"](y), inner)
+            update = layer["down"](inner)
+        self.add_and_norm(x, update, self.last_gain, eps, y)
+        return y
+
+    def logits(self, hidden: Array) -> Float[Tensor, "rows vocab"]:
+        """Those of some rows that `hidden` gave."""
+        return torch.from_numpy(self.head(self._padded(hidden))[: len(hidden)])
+
+    def _padded(self, x: Array) -> Array:
+        rows, block = len(x), self.head.block
+        missing = 0 if rows == 1 and block == 2 else -rows % block
+        return np.concatenate((x, np.zeros((missing, x.shape[1]), np.float32))) if missing else x
+
+
+def _pack_layer(layer: Any, pack: Callable[[list[Tensor]], PackedMatrix]) -> dict[str, Any]:
+    attn, ffn = layer.attn, layer.ffn
+    parts = {
+        "qkv": [attn.q_proj.weight, attn.k_proj.weight, attn.v_proj.weight], "out": [attn.output_proj.weight],
+        "up": [ffn.w1.weight, ffn.w3.weight], "down": [ffn.w2.weight],
+    }  # fmt: skip
+    biases = [projection.bias for projection in (attn.q_proj, attn.k_proj, attn.v_proj)]
+    bias = None if biases[0] is None else torch.cat([b.detach() for b in biases]).numpy()
+    gains = {name: getattr(layer, name).weight.detach().clone().numpy() for name in ("ln1", "ln2")}
+    return {name: pack(matrices) for name, matrices in parts.items()} | gains | {"bias": bias}
+
+
+class CompiledStep:
+    """Decoding steps in compiled code, on the cache that the model's own modules have filled.
+
+    Args:
+        model: `why_not_compiled` is None for it.
+        cache: what `model.new_cache` gave, with at least one token in it; each step adds one.
+
+    Raises:
+        ValueError: the model is not plain.
+    """
+
+    def __init__(self, model: TransformerLM, cache: Ordered[KVCache]):
+        self.packed, self.cache = PackedModel(model), cache
+        self.pools = [entry.pools() for entry in cache]
+
+    def __call__(self, token: Int[Tensor, " batch"]) -> Float[Tensor, "batch vocab"]:
+        """Take the next token of every row; the logits behind it."""
+        rows, position = len(token), self.cache[0].length
+        table = np.arange(rows)[:, None]  # a row's whole context is one page
+        hidden = self.packed.hidden(token.numpy(), np.full(rows, position), table, self.pools)
+        for entry in self.cache:
+            entry.length += 1
+        return self.packed.logits(hidden[:rows])

@@ -1,0 +1,1 @@
+"""Text classifiers without dependencies, and how classifiers are measured."""

@@ -1,0 +1,1 @@
+"""Running a lecture while writing down what it does. Read first: `recorder.py`."""

@@ -1,0 +1,330 @@
+"""Problems of the policy gradient in the 2025 and 2026 handouts: rewards, advantages, losses, aggregation, train step."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import statistics
+
+import numpy as np
+import pytest
+import torch
+
+from .assertions import assert_close
+from .fixtures.alignment_files import TinyCausalLM, stored_tokenizer
+
+RESPONSES = [f"hmm I think ths answer is {i}" for i in range(8)]
+TRUTHS = ["42"] * 8
+METHODS = ["none", "noclip", "grpo", "gspo"]
+
+
+def reward_fn(response: str, ground_truth: str) -> dict[str, float]:
+    """Arbitrary but fixed."""
+    reward = hashlib.sha256((response + ground_truth).encode()).digest()[0] % 10 / 10
+    return {"reward": reward, "format_reward": 1.0, "answer_reward": reward}
+
+
+def expected_advantages(rewards: list[float], group: int, baseline: str, normalizer: str, eps: float) -> list[float]:
+    found = []
+    for start in range(0, len(rewards), group):
+        part = rewards[start : start + group]
+        mean = statistics.fmean(part)
+        divisor = {"none": 1.0, "std": statistics.stdev(part) + eps, "mean": mean + eps}[normalizer]
+        found += [(r - (mean if baseline == "mean" else 0.0)) / divisor for r in part]
+    return found
+
+
+@pytest.fixture
+def tensors() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    log_probs = torch.randn(4, 6, generator=generator) - 1
+    return {
+        "log_probs": log_probs,
+        "old": log_probs + 0.4 * torch.randn(4, 6, generator=generator),
+        "advantages": torch.tensor([[1.5], [-0.5], [0.25], [-2.0]]),
+        "mask": torch.rand(4, 6, generator=generator) > 0.4,
+    }
+
+
+def loss_by_loop(method: str, t: dict[str, torch.Tensor], clip: float, use_mask: bool = True) -> np.ndarray:
+    """Every token by the formula, in float64."""
+    log_probs, old = t["log_probs"].double().tolist(), t["old"].double().tolist()
+    mask, found = t["mask"].tolist(), np.zeros((4, 6))
+    for b in range(4):
+        a = float(t["advantages"][b, 0])
+        places = [i for i in range(6) if mask[b][i] or not use_mask]
+        s = math.exp(sum(log_probs[b][i] - old[b][i] for i in places) / max(1, len(places)))
+        for i in range(6):
+            w = s if method == "gspo" else math.exp(log_probs[b][i] - old[b][i])
+            clipped = min(max(w, 1 - clip), 1 + clip)
+            found[b, i] = {"none": -a * log_probs[b][i], "noclip": -a * w}.get(method, -min(w * a, clipped * a))
+    return found
+
+
+def test_compute_rollout_rewards(adapters):
+    raw, metadata = adapters.run_compute_rollout_rewards(reward_fn, RESPONSES, TRUTHS)
+    expected = [reward_fn(r, t)["reward"] for r, t in zip(RESPONSES, TRUTHS, strict=True)]
+    assert_close(raw, expected, atol=1e-6, hint='the entry "reward" of each response, in order')
+    assert isinstance(metadata, dict)
+
+
+@pytest.mark.parametrize("baseline", ["mean", "none"])
+@pytest.mark.parametrize("normalizer", ["std", "none", "mean"])
+def test_group_normalized_rewards(adapters, baseline, normalizer):
+    rewards = [0.2, 0.5, 0.0, 0.4, 0.9, 0.7, 0.2, 0.0]
+    advantages, _ = adapters.run_compute_group_normalized_rewards(
+        raw_rewards=torch.tensor(rewards), group_size=4, baseline=baseline, advantage_eps=1e-6,
+        advantage_normalizer=normalizer,
+    )  # fmt: skip
+    expected = expected_advantages(rewards, 4, baseline, normalizer, 1e-6)
+    assert_close(advantages, expected, atol=1e-5, hint="groups are consecutive; std is the unbiased one (n - 1)")
+
+
+def test_equal_rewards_have_no_advantage(adapters):
+    rewards = torch.tensor([0.1, 0.1, 0.1, 1.0, 1.0, 1.0])
+    advantages, _ = adapters.run_compute_group_normalized_rewards(raw_rewards=rewards, group_size=3)
+    assert_close(advantages, [0.0] * 6, atol=1e-4, hint="a group whose rewards are all equal teaches nothing")
+
+
+@pytest.mark.edition2025
+@pytest.mark.parametrize("by_std", [True, False])
+def test_group_normalized_rewards_2025(adapters, by_std):
+    advantages, raw, metadata = adapters.run_compute_group_normalized_rewards(
+        reward_fn=reward_fn, rollout_responses=RESPONSES, repeated_ground_truths=TRUTHS, group_size=4,
+        advantage_eps=1e-6, normalize_by_std=by_std,
+    )  # fmt: skip
+    rewards = [reward_fn(r, t)["reward"] for r, t in zip(RESPONSES, TRUTHS, strict=True)]
+    assert_close(raw, rewards, atol=1e-6, hint="raw rewards are the second of three values")
+    expected = expected_advantages(rewards, 4, "mean", "std" if by_std else "none", 1e-6)
+    assert_close(advantages, expected, atol=1e-5, hint="groups are consecutive; std is the unbiased one (n - 1)")
+
+
+@pytest.mark.parametrize("columns", [True, False])
+@pytest.mark.parametrize("method", METHODS)
+def test_policy_gradient_loss(adapters, tensors, method, columns):
+    advantages = tensors["advantages"] if columns else tensors["advantages"][:, 0]
+    loss, _ = adapters.run_compute_policy_gradient_loss(
+        raw_rewards_or_advantages=advantages, policy_log_probs=tensors["log_probs"],
+        importance_reweighting_method=method, old_log_probs=tensors["old"], cliprange=0.2,
+        response_mask=tensors["mask"],
+    )  # fmt: skip
+    assert_close(loss, loss_by_loop(method, tensors, 0.2), atol=1e-5, hint=f"method {method}, (batch, seq)")
+
+
+def test_gspo_without_mask_takes_all_tokens(adapters, tensors):
+    loss, _ = adapters.run_compute_policy_gradient_loss(
+        tensors["advantages"], tensors["log_probs"], "gspo", tensors["old"], 0.2
+    )
+    assert_close(loss, loss_by_loop("gspo", tensors, 0.2, use_mask=False), atol=1e-5, hint="mean over all tokens")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_gradient_by_finite_differences(adapters, tensors, method):
+    """The gradient of the summed loss, token by token, against differences of the formula in float64."""
+    log_probs = tensors["log_probs"].double().requires_grad_()
+    loss, _ = adapters.run_compute_policy_gradient_loss(
+        tensors["advantages"].double(), log_probs, method, tensors["old"].double(), 0.2, tensors["mask"]
+    )
+    loss.sum().backward()
+    for b in range(4):
+        for i in range(6):
+            sides = []
+            for sign in (1, -1):
+                moved = {**tensors, "log_probs": log_probs.detach().clone(), "old": tensors["old"].double()}
+                moved["log_probs"][b, i] += sign * 1e-6
+                sides.append(loss_by_loop(method, moved, 0.2).sum())
+            slope = (sides[0] - sides[1]) / 2e-6
+            assert_close(log_probs.grad[b, i], slope, atol=1e-5, hint=f"{method}: gradient at row {b}, token {i}")
+
+
+@pytest.mark.parametrize(
+    ("advantage", "ratio", "active"),
+    [(1, 0.5, True), (1, 1.0, True), (1, 1.5, False), (-1, 0.5, False), (-1, 1.0, True), (-1, 1.5, True)],
+)
+def test_clip_stops_the_gradient_only_where_it_pushes_further(adapters, advantage, ratio, active):
+    log_probs = torch.tensor([[math.log(ratio)]], requires_grad=True)
+    loss, _ = adapters.run_compute_policy_gradient_loss(
+        torch.tensor([[float(advantage)]]), log_probs, "grpo", torch.zeros(1, 1), 0.2
+    )
+    loss.sum().backward()
+    assert_close(log_probs.grad, [[-advantage * ratio if active else 0.0]], atol=1e-6, hint=f"A={advantage}, w={ratio}")
+
+
+@pytest.mark.edition2025
+def test_losses_2025(adapters, tensors):
+    t = tensors
+    naive = adapters.run_compute_naive_policy_gradient_loss(
+        raw_rewards_or_advantages=t["advantages"], policy_log_probs=t["log_probs"]
+    )
+    assert_close(naive, loss_by_loop("none", t, 0.1), atol=1e-5, hint="-A log p")
+    clip, metadata = adapters.run_compute_grpo_clip_loss(t["advantages"], t["log_probs"], t["old"], 0.1)
+    assert_close(clip, loss_by_loop("grpo", t, 0.1), atol=1e-5, hint="-min(w A, clip(w) A)")
+    for loss_type, expected in {"no_baseline": "none", "reinforce_with_baseline": "none", "grpo_clip": "grpo"}.items():
+        loss, _ = adapters.run_compute_policy_gradient_loss(
+            policy_log_probs=t["log_probs"], loss_type=loss_type, raw_rewards=t["advantages"],
+            advantages=t["advantages"], old_log_probs=t["old"], cliprange=0.1,
+        )  # fmt: skip
+        assert_close(loss, loss_by_loop(expected, t, 0.1), atol=1e-5, hint=loss_type)
+
+
+@pytest.mark.edition2025
+def test_grpo_microbatch_train_step(adapters, tensors):
+    t, grads = tensors, []
+    log_probs = t["log_probs"].clone().requires_grad_()
+    for _ in range(2):
+        loss, _ = adapters.run_grpo_microbatch_train_step(
+            policy_log_probs=log_probs, response_mask=t["mask"], gradient_accumulation_steps=2, loss_type="grpo_clip",
+            raw_rewards=t["advantages"], advantages=t["advantages"], old_log_probs=t["old"], cliprange=0.1,
+        )  # fmt: skip
+        grads.append(log_probs.grad.clone())
+    tokens, mask = loss_by_loop("grpo", t, 0.1), t["mask"].numpy()
+    expected = np.mean([tokens[b][mask[b]].mean() for b in range(4)]) / 2
+    assert_close(loss, expected, atol=1e-5, hint="mean over tokens, then over rows, divided by the steps")
+    assert_close(grads[1], 2 * grads[0], atol=1e-6, hint="the second backward adds to the first")
+
+
+def test_aggregate_loss(adapters, tensors):
+    losses, mask = tensors["log_probs"], tensors["mask"]
+    values, selected = losses.double().numpy(), mask.numpy()
+    found = adapters.run_aggregate_loss_across_microbatch(losses, mask, loss_normalization="sequence")
+    expected = np.mean([values[b][selected[b]].mean() for b in range(4)])
+    assert_close(found, expected, atol=1e-5, hint="mean over rows of the mean over response tokens")
+    found = adapters.run_aggregate_loss_across_microbatch(losses, mask, "constant", 42.0)
+    assert_close(found, values[selected].sum() / 42, atol=1e-5, hint="sum over all response tokens / constant")
+
+
+def test_aggregate_loss_with_an_empty_response(adapters):
+    losses, mask = torch.tensor([[1.0, 3.0], [5.0, 5.0]]), torch.tensor([[True, True], [False, False]])
+    found = adapters.run_aggregate_loss_across_microbatch(losses, mask, loss_normalization="sequence")
+    assert_close(found, 1.0, atol=1e-6, hint="a row without response counts as 0, not as NaN")
+
+
+# The train step: four rollouts of two prompts, a stored model, plain gradient descent.
+
+PROMPTS = ["Hello", "Hello", "This is", "This is"]
+ANSWERS = ["world", "test", "a test", "another test !"]
+REWARDS = dict(zip(ANSWERS, [1.0, 0.0, 0.5, 0.0], strict=True))
+VARIANTS = {
+    "standard": {},
+    "grpo_constant": {"loss_normalization": "constant", "normalization_constant": 32},
+    "dr_grpo": {"advantage_normalizer": "none", "loss_normalization": "constant", "normalization_constant": 32},
+    "rft": {"baseline": "none", "advantage_normalizer": "none"},
+    "maxrl": {"advantage_normalizer": "mean", "loss_normalization": "constant", "normalization_constant": 32},
+    "noclip": {"importance_reweighting_method": "noclip"},
+    "grpo": {"importance_reweighting_method": "grpo", "cliprange": 0.1},
+    "gspo": {"importance_reweighting_method": "gspo", "cliprange": 0.1},
+}
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    pytest.importorskip("transformers")
+    return stored_tokenizer()
+
+
+def score(response: str, truth: str) -> dict[str, float]:
+    return {"reward": REWARDS[response], "format_reward": 1.0, "answer_reward": REWARDS[response]}
+
+
+def train_step(adapters, tokenizer, model, *, steps=2, max_grad_norm=1.0, width=4, **options):
+    if "importance_reweighting_method" in options:
+        options["old_log_probs"] = torch.linspace(-5.0, -2.0, 4 * width).reshape(4, width)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    loss, metadata = adapters.run_grpo_train_step(
+        model=model, tokenizer=tokenizer, optimizer=optimizer, gradient_accumulation_steps=steps,
+        max_grad_norm=max_grad_norm, reward_fn=score, repeated_prompts=PROMPTS, rollout_responses=ANSWERS,
+        repeated_ground_truths=["x"] * 4, group_size=2, **options,
+    )  # fmt: skip
+    return loss.detach(), metadata
+
+
+def whole_batch_step(tokenizer, options: dict, max_grad_norm: float) -> tuple[float, dict[str, torch.Tensor]]:
+    """Loss and new weights by the formulas on the whole batch at once, in float64, with nothing pruned."""
+    model = TinyCausalLM(dtype=torch.float64)
+    ids = [(tokenizer.encode(p, add_special_tokens=False), tokenizer.encode(r, add_special_tokens=False))
+           for p, r in zip(PROMPTS, ANSWERS, strict=True)]  # fmt: skip
+    width = max(len(p) + len(r) for p, r in ids) - 1
+    rewards = [REWARDS[r] for r in ANSWERS]
+    advantages = expected_advantages(
+        rewards, 2, options.get("baseline", "mean"), options.get("advantage_normalizer", "std"), 1e-6
+    )
+    old = torch.linspace(-5.0, -2.0, 4 * width).double().reshape(4, width)
+    method, clip, total = options.get("importance_reweighting_method", "none"), options.get("cliprange"), 0.0
+    for row, (prompt, response) in enumerate(ids):
+        full = torch.tensor([prompt + response])
+        found = torch.log_softmax(model(full[:, :-1]).logits[0], dim=-1)
+        places = range(len(prompt) - 1, len(prompt) + len(response) - 1)
+        log_probs = [found[i, full[0, i + 1]] for i in places]
+        ratios = [torch.exp(p - old[row, i]) for p, i in zip(log_probs, places, strict=True)]
+        if method == "gspo":
+            mean = sum(p - old[row, i] for p, i in zip(log_probs, places, strict=True)) / len(log_probs)
+            ratios = [torch.exp(mean)] * len(log_probs)
+        a = advantages[row]
+        if method == "none":
+            tokens = [-a * p for p in log_probs]
+        elif method == "noclip":
+            tokens = [-a * w for w in ratios]
+        else:
+            tokens = [-torch.minimum(w * a, w.clamp(1 - clip, 1 + clip) * a) for w in ratios]
+        constant = options.get("normalization_constant")
+        total = total + (sum(tokens) / len(tokens) / 4 if constant is None else sum(tokens) / constant)
+    total.backward()
+    norm = math.sqrt(sum(float((p.grad**2).sum()) for p in model.parameters()))
+    scale = min(1.0, max_grad_norm / (norm + 1e-6))
+    return float(total.detach()), {name: p.detach() - 0.1 * scale * p.grad for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_grpo_train_step(adapters, tokenizer, variant, steps):
+    """Loss and weights do not depend on the number of microbatches (three do not divide four rollouts)."""
+    model = TinyCausalLM().train()
+    loss, _ = train_step(adapters, tokenizer, model, steps=steps, max_grad_norm=0.05, **VARIANTS[variant])
+    expected, weights = whole_batch_step(tokenizer, VARIANTS[variant], 0.05)
+    assert_close(loss, expected, atol=1e-6, hint=f"{variant}: the loss of the whole batch")
+    for name, parameter in model.named_parameters():
+        assert_close(parameter, weights[name], atol=1e-6, hint=f"{variant}: weight {name} after clipping and the step")
+        assert parameter.grad is None, "clear gradients with set_to_none at the end"
+
+
+def test_train_step_skips_rows_without_advantage(adapters, tokenizer):
+    """Equal rewards in one group: half the rows never go through the model, and the denominator stays the batch."""
+    model = TinyCausalLM()
+    saved = dict(REWARDS)
+    REWARDS["a test"] = 0.0
+    try:
+        loss, _ = train_step(adapters, tokenizer, model, steps=1, max_grad_norm=None)
+        expected, weights = whole_batch_step(tokenizer, {}, math.inf)
+    finally:
+        REWARDS.update(saved)
+    assert model.rows_seen <= 2, f"{model.rows_seen} rows went through the model; two have advantage zero"
+    assert_close(loss, expected, atol=1e-6, hint="divide by all rollouts, also those that were not computed")
+    assert_close(model.U, weights["U"], atol=1e-6, hint="pruned and unpruned updates are the same")
+
+
+def test_train_step_without_any_advantage(adapters, tokenizer):
+    model = TinyCausalLM()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    saved = dict(REWARDS)
+    REWARDS.update(dict.fromkeys(REWARDS, 1.0))
+    try:
+        loss, _ = train_step(adapters, tokenizer, model)
+    finally:
+        REWARDS.update(saved)
+    assert_close(loss, 0.0, atol=0.0, hint="nothing to learn: the loss is a zero tensor")
+    assert all(torch.equal(p, before[name]) and p.grad is None for name, p in model.named_parameters())
+
+
+def test_train_step_crops_old_log_probs(adapters, tokenizer):
+    """Old log-probs of a wider padded batch are cut on the right."""
+    losses = []
+    for extra in (0, 3):
+        model = TinyCausalLM()
+        old = torch.nn.functional.pad(torch.linspace(-3.0, -1.0, 16).reshape(4, 4), (0, extra), value=99.0)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        loss, _ = adapters.run_grpo_train_step(
+            model, tokenizer, optimizer, 2, 1.0, score, PROMPTS, ANSWERS, ["x"] * 4, 2,
+            importance_reweighting_method="grpo", old_log_probs=old, cliprange=0.1,
+        )  # fmt: skip
+        losses.append(loss.detach())
+    assert_close(losses[1], losses[0], atol=1e-7, hint="crop old_log_probs on the right, where the padding is")
