@@ -72,3 +72,20 @@ def test_a_copied_reference_function_is_a_leak():
     original = "def theirs(a, b):\n    'Doc.'\n    c = a + 1\n    for d in b:\n        c += d\n    return c\n"
     assert list(function_bodies(stolen.decode()).values()) == list(function_bodies(original).values())
     assert leaks({"tests/hidden/x.py": b""}, revealed=[])
+
+
+@pytest.mark.parametrize("assignment", manifests())
+def test_tests_find_what_they_import_and_call(assignment):
+    """By the syntax trees: each relative import is a file of the handout, each adapter called is among the blanked."""
+    files = handout_files(load_manifest(assignment))
+    adapters = {n.name for n in ast.walk(ast.parse(files["tests/adapters.py"])) if isinstance(n, ast.FunctionDef)}
+    for name in (name for name in files if name.startswith("tests/") and name.endswith(".py")):
+        folder = name.rpartition("/")[0].split("/")
+        for node in ast.walk(ast.parse(files[name])):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                base = folder[: len(folder) - node.level + 1]
+                module = "/".join(base + (node.module or "").split(".")).rstrip("/")
+                found = f"{module}.py" in files or f"{module}/__init__.py" in files
+                assert found or all(f"{module}/{alias.name}.py" in files for alias in node.names), (name, module)
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "adapters":
+                assert node.attr in adapters, f"{name} calls {node.attr}, which this handout's adapters do not have"

@@ -138,9 +138,9 @@ class _Problem:
         family = [pid for pid in _family(child) if pid != os.getpid()]
         used = sum(map(_resident_bytes, family))
         self.peak_bytes = max(self.peak_bytes, used)
-        if used > limits["memory_mb"] * 2**20:
-            return "memory"
-        return "processes" if len(family) > limits["processes"] else None
+        if len(family) > limits["processes"]:
+            return "processes"
+        return "memory" if used > limits["memory_mb"] * 2**20 else None
 
     def _send(self, message: dict[str, Any]) -> None:
         self.wire.write_frame(self.private[1], self.wire.pack(message))
