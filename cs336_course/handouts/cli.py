@@ -5,31 +5,32 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
+
+from tyro.conf import Positional
 
 from cs336_basics.runs.command_line import parse, print_result
 
 
+@dataclass(frozen=True)
+class Handout:
+    """Make a student repository: empty package, blanked adapters, public tests, the assignment's text."""
+
+    assignment: Positional[str]
+    """basics, systems or scaling"""
+    folder: Positional[Path]
+    """new folder for it"""
+    edition: Literal["2024", "2025", "2026"] = "2026"
+    """the edition named in the README"""
+    with_previous: Literal["staff", "none"] = "staff"
+    """the staff's code of earlier assignments, where this one builds on it"""
+    check: bool = False
+    """prove it: blank tests fail with NotImplementedError only, the reference passes, nothing has leaked (minutes)"""
+
+
 def handout(argv: list[str]) -> None:
     """`cs336 handout ASSIGNMENT DIR`."""
-    import tyro
-
     from cs336_course.handouts.manifest import load_manifest, manifests
-
-    @dataclass(frozen=True)
-    class Handout:
-        """Make a student repository: empty package, blanked adapters, public tests, the assignment's text."""
-
-        assignment: Annotated[str, tyro.conf.Positional]
-        """basics, systems or scaling"""
-        folder: Annotated[Path, tyro.conf.Positional]
-        """new folder for it"""
-        edition: Literal["2024", "2025", "2026"] = "2026"
-        """the edition named in the README"""
-        with_previous: Literal["staff", "none"] = "staff"
-        """the staff's code of earlier assignments, where this one builds on it"""
-        check: bool = False
-        """prove it: blank tests fail with NotImplementedError only, the reference passes, nothing has leaked (minutes)"""
 
     options = parse(Handout, argv, "handout", example="handout basics assignment1-basics --check")
     if options.assignment not in manifests():
