@@ -79,4 +79,4 @@ def test_what_steers_python_or_pytest_is_left_out(tmp_path):
     assert sorted(
         p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()
     ) == sorted(GOOD)
-    assert {flag.file for flag in staged.flags} >= {"numpy.py", "evil.pth", "cs336_basics/fast.so", "tests/conftest.py"}
+    assert {flag.file for flag in staged.flags} >= {"numpy.py", "evil.pth", "cs336_basics/fast.so", "conftest.py"}
