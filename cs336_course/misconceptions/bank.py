@@ -9,6 +9,8 @@ The bank serves twice: `diagnosis.py` compares a failing output with what each e
 
 from __future__ import annotations
 
+import functools
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -65,10 +67,13 @@ def wrong(slug: str, name: str, says: str, example: str, **functions: Callable[.
     return Misconception(slug, name, says, example, functions)
 
 
-def misconceptions(assignment: str) -> list[Misconception]:
-    """The bank of an assignment; empty where there is none yet."""
-    if assignment != "basics":
-        return []
-    from cs336_course.misconceptions import attention, layers, tokenization, updates
+MODULES = {
+    "basics": ("layers", "attention", "updates", "tokenization"),
+}
 
-    return [*layers.bank(), *attention.bank(), *updates.bank(), *tokenization.bank()]
+
+@functools.cache
+def misconceptions(assignment: str) -> tuple[Misconception, ...]:
+    """The bank of an assignment; empty where there is none yet."""
+    modules = (importlib.import_module(f"{__package__}.{name}") for name in MODULES.get(assignment, ()))
+    return tuple(entry for module in modules for entry in module.bank())
