@@ -45,7 +45,10 @@ class _Grading:
 
 @dataclass(frozen=True)
 class Grade(_Grading):
-    """Grade one submission with the hidden suite: student code runs locked in, answers are judged outside."""
+    """Grade one submission with the hidden suite: student code runs locked in, answers are judged outside.
+
+    Beside it: `cs336 grade batch` for a folder of submissions, `grade gradescope-zip`, `grade selftest`.
+    """
 
     submission: Path = Path(".")
     """folder or zip file with the package and tests/adapters.py"""

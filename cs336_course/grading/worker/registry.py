@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from . import drivers
+from . import drivers, kernel_drivers, parallel_drivers
 
-DRIVERS = drivers.DRIVERS
+DRIVERS = drivers.DRIVERS | kernel_drivers.DRIVERS | parallel_drivers.DRIVERS
 
 
 def run(driver: str, adapters: Any, inputs: drivers.Inputs) -> dict[str, Any]:
