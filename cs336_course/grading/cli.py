@@ -84,6 +84,18 @@ class GradescopeZip:
     """part of the seed"""
 
 
+@dataclass(frozen=True)
+class Selftest:
+    """The reference gets full marks, empty adapters none, and every known misconception loses its problem (minutes)."""
+
+    only: tuple[str, ...] = ()
+    """problem slugs; all by default"""
+    sample: int | None = None
+    """so many misconceptions, drawn by a fixed seed; all by default"""
+    json: bool = False
+    """print the result for machines"""
+
+
 def grade(argv: list[str]) -> None:
     """`cs336 grade ASSIGNMENT`."""
     assignment, rest = _assignment(argv, "grade")
@@ -163,15 +175,22 @@ def gradescope_zip(argv: list[str]) -> None:
 
 def selftest(argv: list[str]) -> None:
     """`cs336 grade selftest ASSIGNMENT`."""
-    assignment, _ = _assignment(argv, "grade selftest")
+    assignment, rest = _assignment(argv, "grade selftest")
+    options = parse(
+        Selftest, rest, f"grade selftest {assignment}", example="grade selftest basics --only rope softmax"
+    )
     from cs336_course.misconceptions.selftest import run_selftest
 
     def run() -> bool:
-        result = run_selftest(assignment)
-        print_result(result.summary(), as_json=False)
+        result = run_selftest(assignment, only=list(options.only), sample=options.sample, progress=_show_slug)
+        print_result(result.summary(), as_json=options.json)
         return result.passed
 
     _finish(run)
+
+
+def _show_slug(slug: str) -> None:
+    print(f"  {slug}", file=sys.stderr, flush=True)
 
 
 def _grader(assignment: str, options: _Grading, *, show: bool) -> Callable[[Path, Path | None], object]:
@@ -189,7 +208,7 @@ def _grader(assignment: str, options: _Grading, *, show: bool) -> Callable[[Path
     name = None
     if options.diagnose:
         from cs336_course.misconceptions.diagnosis import diagnose as name
-    progress = (lambda slug: print(f"  {slug}", file=sys.stderr, flush=True)) if show else None
+    progress = _show_slug if show else None
     return lambda submission, out: grade_one(
         submission, suite, tier=tier, limits=limits, out=out, diagnose=name, progress=progress
     )
