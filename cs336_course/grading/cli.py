@@ -176,9 +176,7 @@ def gradescope_zip(argv: list[str]) -> None:
 def selftest(argv: list[str]) -> None:
     """`cs336 grade selftest ASSIGNMENT`."""
     assignment, rest = _assignment(argv, "grade selftest")
-    options = parse(
-        Selftest, rest, f"grade selftest {assignment}", example="grade selftest basics --only rope softmax"
-    )
+    options = parse(Selftest, rest, f"grade selftest {assignment}", example="grade selftest basics --only rope softmax")
     from cs336_course.misconceptions.selftest import run_selftest
 
     def run() -> bool:

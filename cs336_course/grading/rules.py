@@ -53,7 +53,7 @@ def lint_source(source: bytes, name: str, assignment: str) -> list[Flag]:
     except (SyntaxError, ValueError, RecursionError) as error:
         return [Flag("syntax", name, getattr(error, "lineno", 0) or 0, f"does not parse: {error}")]
     aliases = _aliases(tree)
-    found = {}
+    found: dict[tuple[int, str], str] = {}
     for node in ast.walk(tree):
         for dotted in _names(node, aliases):
             if (text := _objection(dotted, assignment)) is not None:

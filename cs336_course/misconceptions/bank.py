@@ -35,6 +35,17 @@ READ = {
     "gradient_clipping": "the handout's section on gradient clipping",
     "data_loading": "the handout's section on the data loader",
     "checkpointing": "the handout's section on checkpointing",
+    "flash_forward": "Dao 2023 (FlashAttention-2), algorithm 1",
+    "flash_backward": "Dao 2023 (FlashAttention-2), algorithm 2",
+    "naive_ddp": "the handout's section on data parallel",
+    "ddp_overlap_individual_parameters": "Li et al. 2020 (PyTorch Distributed), section 3.2",
+    "ddp_overlap_bucketed": "Li et al. 2020 (PyTorch Distributed), section 3.2.3",
+    "optimizer_state_sharding": "Rajbhandari et al. 2019 (ZeRO), section 5.1",
+    "fsdp": "Zhao et al. 2023 (PyTorch FSDP), section 3",
+    "triton_rmsnorm_forward": "Zhang and Sennrich 2019, equation 4",
+    "rmsnorm_jvp_g": "the handout's section on RMSNorm: the chain rule over rows",
+    "rmsnorm_jvp_x": "the handout's section on RMSNorm: the root depends on x too",
+    "triton_rmsnorm_backward": "the handout's section on RMSNorm, and your own two gradient functions",
 }
 
 
@@ -69,6 +80,7 @@ def wrong(slug: str, name: str, says: str, example: str, **functions: Callable[.
 
 MODULES = {
     "basics": ("layers", "attention", "updates", "tokenization"),
+    "systems": ("kernels", "data_parallel", "sharding"),
 }
 
 

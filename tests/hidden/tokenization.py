@@ -32,6 +32,12 @@ def prose(rng: Rng, count: int) -> str:
     return "".join(pieces)
 
 
+def conflicts(rng: Rng, count: int) -> str:
+    """Words of few letters, in which merges compete, and runs of spaces, whose merges must not reach into words."""
+    made = ("".join(rng.choice(list("abc"), size=int(n))) for n in rng.integers(3, 12, size=count))
+    return "".join(word + " " * int(rng.integers(1, 5)) for word in made)
+
+
 def train_bpe(rng: Rng) -> list[Case]:
     def case(id: str, text: str, corpus: str, num_merges: int, specials: list[str]) -> Case:
         vocab_size = 256 + len(specials) + num_merges
@@ -74,13 +80,13 @@ def train_bpe(rng: Rng) -> list[Case]:
 
 
 def tokenizer(rng: Rng) -> list[Case]:
-    corpus = prose(rng, 500)
-    merges = naive_bpe.train(corpus, 120, [])
+    corpus = f"{prose(rng, 400)} {conflicts(rng, 150)}"
+    merges = naive_bpe.train(corpus, 160, [])
     specials = [END, "<|s|>", "<|s|><|s|>"]
     tokens = [bytes([b]) for b in range(256)] + [a + b for a, b in merges] + [s.encode() for s in specials]
     vocab = [tokens[i] for i in rng.permutation(len(tokens))]
     base = {"vocab": vocab, "merges": [list(pair) for pair in merges]}
-    fresh = [prose(rng, 60), prose(rng, 25), "", " ", "\n\n x\n \ny  \n", "".join(rng.permutation(list(SCRIPTS)))]
+    fresh = [prose(rng, 60), conflicts(rng, 40), "", " ", "\n\n x\n \ny  \n", "".join(rng.permutation(list(SCRIPTS)))]
     special = [
         f"{prose(rng, 8)}{END}{prose(rng, 8)}{END}{END}",
         f"a<|s|><|s|>b<|s|> {END}\n\n{END}",

@@ -263,7 +263,9 @@ def _train_fsdp(rank: int, world_size: int, adapters: Any, inputs: Inputs) -> di
         optimizer.zero_grad()
         logits = wrapped(torch.from_numpy(ids[rows]))
         answer["logits"] = str(logits.dtype)
-        loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, -2), torch.from_numpy(targets[rows]).flatten())
+        loss = torch.nn.functional.cross_entropy(
+            logits.float().flatten(0, -2), torch.from_numpy(targets[rows]).flatten()
+        )
         loss.backward()
         adapters.fsdp_on_after_backward(fsdp_model=wrapped, optimizer=optimizer)
         answer["kinds"] += [f"{p.dtype} {None if p.grad is None else p.grad.dtype}" for p in module.parameters()]
