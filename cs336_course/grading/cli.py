@@ -12,10 +12,13 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from cs336_basics.runs.atomic import atomic_write
 from cs336_basics.runs.command_line import parse, print_result
+
+if TYPE_CHECKING:
+    from cs336_course.grading.report import GradeReport
 
 Assignment = Literal["basics", "systems", "scaling", "data", "alignment"]
 Format = Literal["text", "json", "html", "gradescope", "classroom", "prairielearn", "junit"]
@@ -191,7 +194,7 @@ def _show_slug(slug: str) -> None:
     print(f"  {slug}", file=sys.stderr, flush=True)
 
 
-def _grader(assignment: str, options: _Grading, *, show: bool) -> Callable[[Path, Path | None], object]:
+def _grader(assignment: str, options: _Grading, *, show: bool) -> Callable[[Path, Path | None], GradeReport]:
     """Function (submission, file for the growing report) with the options filled in."""
     from cs336_course.grading.client import Limits
     from cs336_course.grading.isolation import choose_tier
@@ -203,12 +206,17 @@ def _grader(assignment: str, options: _Grading, *, show: bool) -> Callable[[Path
     if tier == "process":
         print("warning: isolation `process` protects from accidents, not from malice", file=sys.stderr)
     limits = Limits(case_s=options.timeout_per_test, memory_mb=options.mem)
-    name = None
-    if options.diagnose:
-        from cs336_course.misconceptions.diagnosis import diagnose as name
+    from cs336_course.misconceptions.diagnosis import diagnose
+
     progress = _show_slug if show else None
     return lambda submission, out: grade_one(
-        submission, suite, tier=tier, limits=limits, out=out, diagnose=name, progress=progress
+        submission,
+        suite,
+        tier=tier,
+        limits=limits,
+        out=out,
+        diagnose=diagnose if options.diagnose else None,
+        progress=progress,
     )
 
 

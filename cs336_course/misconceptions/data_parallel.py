@@ -39,7 +39,11 @@ class Wrapper(nn.Module):
         self.module, self.choices = module, choices
         self.steps, self.running = 0, list[tuple[Any, Tensor, list[Tensor]]]()
         for p in module.parameters():
-            if choices.start == "all" or choices.start == "last rank" or (choices.start == "trainable" and p.requires_grad):
+            if (
+                choices.start == "all"
+                or choices.start == "last rank"
+                or (choices.start == "trainable" and p.requires_grad)
+            ):
                 dist.broadcast(p.data, dist.get_world_size() - 1 if choices.start == "last rank" else 0)
         self.trainable = [p for p in module.parameters() if p.requires_grad]
         self.buckets = self._cut()

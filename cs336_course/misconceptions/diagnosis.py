@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from cs336_course.grading.judge import UNANSWERED, judgement
-from cs336_course.grading.suite import Case, Problem
+from cs336_course.grading.suite import BadAnswer, Case, Problem
 from cs336_course.grading.worker import registry
 from cs336_course.misconceptions.bank import Misconception, misconceptions
 
@@ -66,7 +66,12 @@ def _agrees(mine: Any, case: Case, answer: Any, failed: bool) -> bool:
         return mine is answer
     if not failed:
         return judgement(case, mine) is None
-    return same(*(case.compared(a) if case.compared else a for a in (mine, answer)))
+    if case.compared is None:
+        return same(mine, answer)
+    try:
+        return same(case.compared(mine), case.compared(answer))
+    except BadAnswer:
+        return False
 
 
 def answer_of(entry: Misconception, case: Case) -> Any:

@@ -209,9 +209,7 @@ def input_gradient(grad: Tensor, x: Tensor, g: Tensor, how: str = "") -> Tensor:
     return d_x * g if how == "gain-last" else d_x
 
 
-def rmsnorm(
-    forward_how: str = "", input_how: str = "", gain_how: str = ""
-) -> type[torch.autograd.Function]:
+def rmsnorm(forward_how: str = "", input_how: str = "", gain_how: str = "") -> type[torch.autograd.Function]:
     """RMSNorm as a Function, or not quite."""
 
     class RMSNorm(torch.autograd.Function):
@@ -250,7 +248,11 @@ def _rmsnorm_forward() -> list[Misconception]:
 
 GAIN = [
     ("mean-of-rows", "rows are averaged instead of summed", "two equal rows: twice one row's gradient"),
-    ("not-normalised", "grad * x is summed, without the division by the root", "x = 2 everywhere: x over its root is 1"),
+    (
+        "not-normalised",
+        "grad * x is summed, without the division by the root",
+        "x = 2 everywhere: x over its root is 1",
+    ),
     ("times-gain", "the gain is a factor of its own gradient", "g = 0: its gradient is not 0"),
     ("first-axis", "only the first axis is summed", "x of three axes: the gradient has one"),
     ("first-row", "only the first row counts", "two rows"),

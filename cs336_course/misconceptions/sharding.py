@@ -153,7 +153,9 @@ class Sharding(nn.Module):
     def _shard(self, layer: Any) -> None:
         full = layer.weight.detach()
         shard = full.clone() if self.how == "not-sharded" else own_rows(full, self.how)
-        layer.weight = nn.Parameter(shard.half() if self.how == "half-shards" and self.dtype != torch.float32 else shard)
+        layer.weight = nn.Parameter(
+            shard.half() if self.how == "half-shards" and self.dtype != torch.float32 else shard
+        )
         self.rows[id(layer.weight)] = len(full)
         linear = type(layer).__name__ == "Linear"
 
@@ -176,13 +178,13 @@ class Sharding(nn.Module):
 
     def full(self) -> dict[str, Tensor]:
         """All parameters in full."""
-        found = {}
+        found: dict[str, Tensor] = {}
         for name, p in self.module.named_parameters():
-            rows = self.rows.get(id(p))
-            if rows is not None and self.how != "not-sharded":
-                rows = rows + 1 if self.how == "padding-kept" else rows
-                p = whole(p, rows, self.how)
-            found[f"module.{name}" if self.how == "names-prefixed" else name] = p
+            rows, shown = self.rows.get(id(p)), f"module.{name}" if self.how == "names-prefixed" else name
+            if rows is None or self.how == "not-sharded":
+                found[shown] = p
+            else:
+                found[shown] = whole(p, rows + 1 if self.how == "padding-kept" else rows, self.how)
         return found
 
 

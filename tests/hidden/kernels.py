@@ -39,8 +39,8 @@ def attention_oracle(tensors: list[np.ndarray], causal: bool, weight: np.ndarray
         scores = scores.masked_fill(later, float("-inf"))
     out = torch.softmax(scores, -1) @ v
     (out.sum() if weight is None else (out * torch.from_numpy(weight)).sum()).backward()
-    found = {"out": out, "lse": torch.logsumexp(scores, -1), "gradients": [q.grad, k.grad, v.grad]}
-    return {name: [g.numpy() for g in t] if name == "gradients" else t.detach().numpy() for name, t in found.items()}  # type: ignore[union-attr]
+    lse, grads = torch.logsumexp(scores, -1), [t.grad.numpy() for t in (q, k, v) if t.grad is not None]
+    return {"out": out.detach().numpy(), "lse": lse.detach().numpy(), "gradients": grads}
 
 
 def _attention_case(
@@ -67,6 +67,11 @@ def _attention_case(
         "saved_shape": [2, queries], "watch": watch, "backward": backward,
     }  # fmt: skip
 
+    def is_large(answer: Answer) -> list[bool]:
+        """Whether all scores are saved; whether half of all scores of the two batch entries are held at once."""
+        sizes, largest = part(answer, "saved_sizes", list), part(answer, "largest", int) if watch else 0
+        return [max(sizes, default=0) >= 2 * queries * keys, largest > queries * keys]
+
     def judge(answer: Answer) -> str | None:
         right = attention_oracle(tensors, bool(causal), weight)
         if backward:
@@ -76,14 +81,17 @@ def _attention_case(
         saved = arrays(answer, "saved")
         if len(saved) != 1:
             return f"{len(saved)} saved tensors of shape (batch, queries), expected one: the logsumexp L"
-        if max(part(answer, "saved_sizes", list)) >= 2 * queries * keys:
+        saves_all, holds_all = is_large(answer)
+        if saves_all:
             return "all scores are saved for backward"
-        largest = part(answer, "largest", int) if watch else 0
-        if largest > queries * keys:  # half of all scores of the two batch entries
+        if holds_all:
             return "forward holds all scores at once instead of a tile of them"
         return difference(saved[0], right["lse"], **TOLERANCE, what="saved logsumexp L")
 
-    return Case(id, text, "autograd_function", inputs, judge)
+    def compared(answer: Answer) -> list[Any]:
+        return [answer.get("gradients")] if backward else [answer.get("out"), answer.get("saved"), is_large(answer)]
+
+    return Case(id, text, "autograd_function", inputs, judge, compared)
 
 
 def _gradients(answer: Answer, right: list[np.ndarray], names: tuple[str, ...], **tolerances: float) -> str | None:
@@ -165,7 +173,9 @@ def _rmsnorm_class(rng: Rng, *, backward: bool) -> list[Case]:
             what = (
                 "gradients of x and g, by apply(x, g)" if backward else "x g / sqrt(mean of x^2 + 1e-5), by apply(x, g)"
             )
-            cases.append(Case(f"{kind}-{number + 1}", what, "autograd_function", inputs, judge))
+            key = "gradients" if backward else "out"
+            compared = lambda answer, key=key: answer.get(key)  # noqa: E731
+            cases.append(Case(f"{kind}-{number + 1}", what, "autograd_function", inputs, judge, compared))
     return cases
 
 

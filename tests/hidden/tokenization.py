@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,10 @@ def tokenizer(rng: Rng) -> list[Case]:
         "<|end <|s| |>",
     ]
 
+    @functools.cache
+    def encoded(text: str, names: tuple[str, ...]) -> list[int]:
+        return naive_bpe.encode(text, dict(enumerate(vocab)), merges, list(names))
+
     def case(
         id: str, text: str, texts: list[str], names: list[str] | None, pieces: list[list[str]] | None = None
     ) -> Case:
@@ -103,12 +108,12 @@ def tokenizer(rng: Rng) -> list[Case]:
         def judge(answer: Answer) -> str | None:
             rows = arrays(answer, "ids")
             for row, given in zip(rows, texts, strict=True):
-                if row.tolist() != _encode(given, vocab, merges, names):
+                if row.tolist() != encoded(given, tuple(names or ())):
                     return "the ids are not those of the merges applied in order"
             if part(answer, "decoded", list) != texts:
                 return "decoding does not give the text back"
             for row, given in zip(arrays(answer, "streamed"), streamed, strict=True):
-                if row.tolist() != _encode("".join(given), vocab, merges, names):
+                if row.tolist() != encoded("".join(given), tuple(names or ())):
                     return "encode_iterable gives other ids than encode on the whole text"
             return None
 
@@ -141,10 +146,6 @@ def tokenizer(rng: Rng) -> list[Case]:
         Case("lazy", "encode_iterable reads only what it needs", "laziness", laziness, lazy),
         _broken_bytes(rng, base, vocab),
     ]
-
-
-def _encode(text: str, vocab: list[bytes], merges: list[Any], specials: list[str] | None) -> list[int]:
-    return naive_bpe.encode(text, dict(enumerate(vocab)), merges, specials or [])
 
 
 def _cut(rng: Rng, text: str) -> list[str]:

@@ -36,7 +36,8 @@ def in_processes(work: Callable[..., Any], world_size: int, *arguments: Any) -> 
     """What `work(rank, *arguments)` returns in each process of a group, by rank; the first error of one is raised."""
     context = multiprocessing.get_context("fork")
     meeting = os.path.join(tempfile.mkdtemp(dir=os.getcwd()), "meeting")
-    receivers, processes = [], []
+    receivers: list[Any] = []
+    processes: list[Any] = []
     try:
         for rank in range(world_size):
             receiver, sender = context.Pipe(duplex=False)
@@ -61,20 +62,24 @@ def _collect(receivers: list[Any]) -> list[Any]:
         ready = multiprocessing.connection.wait(waiting, timeout=max(0.0, end - time.monotonic()))
         if not ready:
             break
-        for receiver in ready:
-            rank = receivers.index(receiver)  # type: ignore[arg-type]
+        for receiver in list[Any](ready):
+            rank = receivers.index(receiver)
             try:
-                good, value = receiver.recv()  # type: ignore[union-attr]
+                good, value = receiver.recv()
             except EOFError:
                 good, value = False, ("RuntimeError", f"process {rank} died")
-            (results if good else failures)[rank] = value
+            if good:
+                results[rank] = value
+            else:
+                failures[rank] = value
         if failures:
             end = min(end, time.monotonic() + CAUSE_GRACE_S)
     if failures:
         name, text = min(failures.values(), key=lambda failure: "peer" in failure[1])
         kind = getattr(builtins, name, None)
-        known = isinstance(kind, type) and issubclass(kind, Exception)
-        raise kind(text) if known else RuntimeError(f"{name}: {text}")
+        if isinstance(kind, type) and issubclass(kind, Exception):
+            raise kind(text)
+        raise RuntimeError(f"{name}: {text}")
     if len(results) < len(receivers):
         raise TimeoutError("a process waits in a collective that another never calls")
     return [results[rank] for rank in range(len(receivers))]
@@ -103,9 +108,9 @@ def _process(work: Callable[..., Any], rank: int, world_size: int, meeting: str,
 
 def num_collectives() -> int:
     """Collectives that this process has begun, over all groups."""
-    import torch.distributed as dist
+    from torch.distributed import distributed_c10d
 
-    groups = list(dist.distributed_c10d._world.pg_map)
+    groups: list[Any] = list(distributed_c10d._world.pg_map)
     return sum(int(group._get_sequence_number_for_group()) for group in groups)
 
 

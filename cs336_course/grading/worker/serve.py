@@ -97,6 +97,7 @@ class _Problem:
             for case in self.request["cases"]:
                 try:
                     if adapters is None:
+                        self.drivers.prepare()
                         adapters = _import_student(self.root / "student")
                     answer = {"value": self.drivers.run(case["driver"], adapters, case["inputs"])}
                     payload = self.wire.pack(answer)
@@ -169,7 +170,7 @@ class _StudentFinder:
 
 def _import_student(root: Path) -> Any:
     """The submission's tests/adapters.py."""
-    sys.meta_path.insert(0, _StudentFinder(root))  # type: ignore[arg-type]
+    sys.meta_path.insert(0, _StudentFinder(root))
     sys.path.append(str(root))  # last, so that a file named numpy.py shadows nothing
     return importlib.import_module("tests.adapters")
 
