@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from . import drivers, kernel_drivers, parallel_drivers
+from . import drivers, kernel_drivers, parallel_drivers, scaling_drivers
 
-DRIVERS = drivers.DRIVERS | kernel_drivers.DRIVERS | parallel_drivers.DRIVERS
+DRIVERS = drivers.DRIVERS | kernel_drivers.DRIVERS | parallel_drivers.DRIVERS | scaling_drivers.DRIVERS
 
 
 def prepare() -> None:
