@@ -152,7 +152,7 @@ def same_flops():
     final = {name: np.mean(curve[-20:]) for name, curve in losses.items()}  # @inspect final
     assert final["8 experts"] < 0.9 * final["dense"]
     plot(plot_overlaid_curves({name: list(enumerate(curve)) for name, curve in losses.items()},
-                              xlabel="step", ylabel="mean squared error"),
+                              xlabel="step", ylabel="mean squared error", logarithmic=True),
          alt="Training curves: eight experts reach a lower error than the dense layer.")  # fmt: skip
     text("""
         At the same FLOPs per token (but for the router's {more:.0%}), the error is {ratio:.0%} of the dense layer's. Texts do
