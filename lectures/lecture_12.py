@@ -91,7 +91,6 @@ def main():
     agents()
     contamination()
     order_of_questions()
-    what_is_measured()
     summary()
 
 
@@ -155,6 +154,7 @@ def an_n_gram_model():
     certain = probability(counts, "a", "br", vocab_size=5)  # @inspect certain
     unseen = probability(counts, "a", "dc", vocab_size=5)  # @inspect unseen
     total = sum(probability(counts, letter, "ra", vocab_size=5) for letter in "abcdr")  # @stepover
+    assert math.isclose(-math.log(certain), nats(counts, "bra", [2], 3, 5))
     assert math.isclose(total, 1.0) and certain > 0.7 > unseen
     text("""
         After `br` it is {certain:.0%} sure of an `a`. The context `dc` was never seen, so it falls back to all that it
@@ -163,9 +163,9 @@ def an_n_gram_model():
     """, certain=certain, unseen=unseen)  # fmt: skip
 
 
-def count_ngrams(tokens, order):
+def count_ngrams(tokens, order):  # @stepover
     counts = defaultdict(Counter)
-    for i in range(len(tokens)):  # @every 4
+    for i in range(len(tokens)):
         for n in range(min(order, i + 1)):
             counts[tuple(tokens[i - n : i])][tokens[i]] += 1
     return counts
@@ -189,9 +189,9 @@ def across_tokenizers():
     results = {}  # @inspect results
     for name, tokens in {"bytes": bpe(stories, 0), "600 merges": tokenizer}.items():  # @inspect name
         train, test = tokens.encode(stories), tokens.encode(held_out)  # @stepover
-        nats = score(train, test, order=3, vocab_size=tokens.vocab_size)  # @stepover
-        bits = nats / math.log(2) / len(held_out.encode())
-        results[f"trigrams, {name}"] = (math.exp(nats / len(test)), bits)
+        text_nats = nats(count_ngrams(train, 3), test, range(len(test)), 3, tokens.vocab_size)  # @stepover
+        bits = text_nats / math.log(2) / len(held_out.encode())
+        results[f"trigrams, {name}"] = (math.exp(text_nats / len(test)), bits)
     found = evaluate_windows(model, np.array(test), 64, token_bytes=tokenizer.token_byte_lengths())  # @stepover
     results["Transformer, 600 merges"] = (found.perplexity, found.bits_per_byte)
     floor = least_nats / math.log(2) / len(held_out.encode())  # @inspect floor
@@ -207,8 +207,8 @@ def across_tokenizers():
 
         $$\\text{bits per byte} = \\frac{\\text{nats of the text}}{\\ln 2 \\cdot \\text{bytes of the text}}.$$
 
-        And the entropy of these stories is {floor:.3f} bits per byte: nobody can do better, and we know what is
-        missing.
+        And the entropy of these stories is {floor:.3f} bits per byte: in expectation nobody can do better, and we know
+        what is missing.
     """, worst=bits[0], best=bits[1], low=perplexities[0], high=perplexities[1], floor=floor)  # fmt: skip
     exercise("Compute perplexity and bits per byte over windows of a token stream.", function=evaluate_windows,
              test="tests/unit/basics/test_evaluation.py")  # fmt: skip
@@ -220,10 +220,17 @@ def bpe(corpus, num_merges):
     return Tokenizer(dict(enumerate(tokens)), merges, [END])
 
 
-def score(train, test, order, vocab_size):
-    counts = count_ngrams(train, order)
-    contexts = (test[max(0, i - order + 1) : i] for i in range(len(test)))
-    return -sum(math.log(probability(counts, token, c, vocab_size)) for token, c in zip(test, contexts, strict=True))
+def nats(counts, tokens, places, order, vocab_size):  # @stepover
+    total = 0.0
+    for i in places:
+        p = 1 / vocab_size  # as in `probability`
+        for n in range(min(order, i + 1)):
+            seen = counts.get(tuple(tokens[i - n : i]))
+            if seen is None:
+                break
+            p = (seen[tokens[i]] + len(seen) * p) / (seen.total() + len(seen))
+        total -= math.log(p)
+    return total
 
 
 @functools.cache
@@ -259,11 +266,11 @@ def multiple_choice():
     right = {name: sum(o.right(name) for o in outcomes) for name in ("sum", "token", "byte")}  # @inspect right
     intervals = {name: wilson_interval(count, 60) for name, count in right.items()}  # @inspect intervals @stepover
     changed = sum(len(set(o.chosen.values())) > 1 for o in outcomes)  # @inspect changed
-    assert all(low < 0.75 for low, _ in intervals.values())
     text("""
         Out of 60 questions the small Transformer has {a}, {b} or {c} right, depending on the normalization alone, and
-        15 would be guessing. {changed} answers change. **Two numbers for one benchmark may differ because they were
-        asked for differently**; so may two prompts, or showing the letters A to D in place of the answers.
+        15 would be guessing (less can happen: wrong answers are words of the same story). {changed} answers change.
+        **Two numbers for one benchmark may differ because they were asked for differently**; so may two prompts, or
+        showing the letters A to D in place of the answers.
     """, a=right["sum"], b=right["token"], c=right["byte"], changed=changed)  # fmt: skip
     exercise("Let a model choose by likelihood, under each normalization.", function=evaluate_choices, test=TEST)
 
@@ -320,11 +327,11 @@ def paired():
     """)
     rng = np.random.default_rng(0)
     difficulty = rng.normal(size=1000) * 3
-    luck = rng.logistic(size=1000) * 0.3
-    first, second = difficulty + luck < 1.6, difficulty + luck < 1.9  # @inspect first second
+    luck = rng.logistic(size=(2, 1000)) * 0.3
+    first, second = difficulty + luck[0] < 1.6, difficulty + luck[1] < 2.0  # @inspect first second
     apart = [wilson_interval(int(model.sum()), 1000) for model in (first, second)]  # @inspect apart @stepover
     comparison = compare_paired(first.tolist(), second.tolist())  # @inspect comparison @stepover
-    assert apart[0][1] > apart[1][0] and comparison.p_value < 0.001
+    assert apart[0][1] > apart[1][0] and comparison.p_value < 0.01 and comparison.lost > 0
     text("""
         Their intervals overlap, and yet the second won {gained} questions and lost {lost}: p = {p:.1g}. **Overlapping
         intervals do not mean "no difference".** Store every answer, not only the mean.
@@ -373,7 +380,6 @@ def following_instructions():
     checks = {name: is_followed(*check, response) for name, check in told.items()}  # @inspect checks @stepover
     assert list(checks.values()) == [True, False, True]
     nonsense = is_followed(*told["wall"], "wall wall wall")  # @inspect nonsense @stepover
-    assert nonsense
     text("Cheap, exact, and blind to whether the poem is any good: nonsense passes just as well.")
     exercise("Check whether a response follows an instruction.", function=is_followed, test=TEST)
 
@@ -400,8 +406,8 @@ def ratings():
     fitted = fit_bradley_terry(wins)  # @inspect fitted
     assert np.abs(fitted - true).max() < 30
     rng = np.random.default_rng(1)
-    drawn = [np.bincount(votes[rng.integers(3000, size=3000)] @ [5, 1], minlength=25) for _ in range(40)]
-    resampled = [fit_bradley_terry(wins.reshape(5, 5)) for wins in drawn]  # @stepover
+    redrawn = [votes[rng.integers(3000, size=3000)] @ [5, 1] for _ in range(40)]
+    resampled = [fit_bradley_terry(np.bincount(v, minlength=25).reshape(5, 5)) for v in redrawn]  # @stepover
     half_width = 1.645 * np.std(resampled, axis=0)  # @inspect half_width
     text("""
         The ratings come back, within about {half:.0f} points (a 90 % interval from a bootstrap over votes). An
@@ -504,11 +510,9 @@ def agents():
         Here the score belongs to a **system**: model, scaffold, tools, time and money. Let one step succeed with
         probability 0.98, and let the scaffold notice half of the failures and repeat the step:
     """, swe=SWE_BENCH, cyber=CYBENCH, mle=MLE_BENCH)  # fmt: skip
-    lengths = (10, 30, 100)
-    alone = [0.98**n for n in lengths]  # @inspect alone
-    step_with_retry = 0.98 + 0.02 * 0.5 * 0.98
-    scaffolded = [step_with_retry**n for n in lengths]  # @inspect scaffolded
-    assert scaffolded[2] > 2 * alone[2]
+    alone = 0.98**100  # @inspect alone
+    scaffolded = (0.98 + 0.02 * 0.5 * 0.98) ** 100  # @inspect scaffolded
+    assert scaffolded > 2 * alone
     text("""
         At 100 steps {alone:.0%} become {scaffolded:.0%}, with the very same model. So say which is meant: **methods**
         are compared with everything else fixed, **systems** as they are, with their price.
@@ -518,7 +522,7 @@ def agents():
         perfectly useless: measure refusals of harmless requests beside compliance with harmful ones. And who asks
         matters: most benchmarks quiz with questions to which the asker knows the answer; people mostly ask what they do
         not know.
-    """, alone=alone[2], scaffolded=scaffolded[2], chollet=CHOLLET)  # fmt: skip
+    """, alone=alone, scaffolded=scaffolded, chollet=CHOLLET)  # fmt: skip
 
 
 def contamination():
@@ -533,9 +537,8 @@ def contamination():
              "has it gone by noon? Answers below."  # fmt: skip
     paraphrased = "At nine a train departs from the station in the north, at sixty miles per hour. How far by midday?"
     wanted = shingles(item, 13)  # @stepover
-    num_wanted = len(wanted)  # @inspect num_wanted
     shared = [len(wanted & shingles(page, 13)) for page in (copied, paraphrased)]  # @inspect shared @stepover
-    assert shared == [num_wanted, 0]
+    assert shared == [len(wanted), 0]
     text("""
         The copy is found in spite of its comma. The **paraphrase is not**, and neither would a translation be, though a
         model learns the answer from either. So a clean report says how it was cleaned, never that it is clean. Surer
@@ -551,52 +554,34 @@ def order_of_questions():
         Without access to the training data one can still test {oren}. The order of questions in a benchmark is
         arbitrary: a model that has not seen the file gives every order the same probability, up to chance. One that has
         memorized the file prefers **the order in the file**. Shuffle 199 times; if the published order is likelier than
-        all shuffles, then p = 1/200, and this is a proof, not a suspicion.
+        all shuffles, then p = 1/200, which is evidence, not suspicion.
     """, oren=OREN)  # fmt: skip
     items = [f"{country}: {city}\n" for country, city in CAPITALS]
     shuffled = random.Random(0).sample(items, len(items))
     leaked = count_ngrams(stories_of(20, seed=0)[0] + "".join(items), order=7)  # @stepover
     clean = count_ngrams(stories_of(20, seed=0)[0] + "".join(shuffled), order=7)  # @stepover
-    p_values = {
-        "leaked": order_p_value(leaked, items),
-        "clean": order_p_value(clean, items),
-    }  # @inspect p_values @stepover
-    assert p_values["leaked"] == 1 / 200 and p_values["clean"] > 0.05
+    found = {"leaked": order_p_value(leaked, items), "clean": order_p_value(clean, items)}  # @inspect found @stepover
+    assert found["leaked"] == 1 / 200 and found["clean"] > 0.05
     text("""
         Both $n$-gram models have read the same facts as often. The one that read them in the file's order is caught
         with p = {leaked:.3f}; the other has p = {clean:.2f}.
-    """, leaked=p_values["leaked"], clean=p_values["clean"])  # fmt: skip
+    """, leaked=found["leaked"], clean=found["clean"])  # fmt: skip
 
 
 CAPITALS = [("France", "Paris"), ("Kenya", "Nairobi"), ("Japan", "Tokyo"), ("Peru", "Lima"), ("Norway", "Oslo"),
             ("Egypt", "Cairo"), ("Chile", "Santiago"), ("Italy", "Rome"), ("Cuba", "Havana"), ("Ghana", "Accra"),
-            ("Spain", "Madrid"), ("Greece", "Athens"), ("Nepal", "Kathmandu"), ("Poland", "Warsaw"), ("Oman", "Muscat"),
-            ("Finland", "Helsinki"), ("Uruguay", "Montevideo"), ("Angola", "Luanda")]  # fmt: skip
+            ("Spain", "Madrid"), ("Greece", "Athens"), ("Nepal", "Kathmandu"), ("Poland", "Warsaw")]  # fmt: skip
 
 
 def order_p_value(counts, items, num_shuffles=199):
-    def log_likelihood(order):
+    def unlikely(order):
         joined = "".join(order)
-        starts = np.cumsum([0] + [len(item) for item in order[:-1]])  # only the first letters feel what stood before
-        places = [i for start in starts[1:] for i in range(start, start + 3)]
-        return sum(math.log(probability(counts, joined[i], joined[i - 6 : i], 256)) for i in places)
+        starts = np.cumsum([len(item) for item in order[:-1]]).tolist()  # only first letters feel what stood before
+        return nats(counts, joined, [i for start in starts for i in range(start, start + 3)], 7, 256)
 
-    rng, published = random.Random(1), log_likelihood(items)
-    at_least = sum(log_likelihood(rng.sample(items, len(items))) >= published for _ in range(num_shuffles))
-    return (1 + at_least) / (1 + num_shuffles)
-
-
-def what_is_measured():
-    text("## When a measure becomes a target")
-    text("""
-        Benchmarks saturate, and around the top the errors are the benchmark's own: if 3 % of its answers are wrong, a
-        perfect model scores 97 %, and a model above it has memorized mistakes. Before trusting a number:
-
-        - **Read** at least twenty inputs, outputs and verdicts yourself.
-        - **Baselines**: chance, the most frequent answer, the longest answer, no question at all.
-        - **Noise**: another seed, another prompt, intervals, paired tests.
-        - **Validity**: does a better score mean a better model for the decision that you have to make?
-    """)
+    rng, published = random.Random(1), unlikely(items)
+    as_likely = sum(unlikely(rng.sample(items, len(items))) <= published for _ in range(num_shuffles))
+    return (1 + as_likely) / (1 + num_shuffles)
 
 
 def summary():
@@ -608,6 +593,8 @@ def summary():
         - pass@k has an unbiased estimate, and needs somebody who can check.
         - Ratings assume one scale; judges have habits: control length, swap positions.
         - A system is more than a model. And look whether the test was in the training data.
+        - Benchmarks saturate at their own errors: if 3 % of the labels are wrong, 97 % is perfect. **Read** twenty
+          inputs, outputs and verdicts yourself; try baselines such as the longest answer, or no question at all.
 
         *Next: where that training data comes from.*
     """)
