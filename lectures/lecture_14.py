@@ -453,9 +453,10 @@ def locality_sensitive_hashing(documents):
     assert [round(value, 4) for value in (*values, step)] == [0.4333, 0.6415, 0.9934]
     text("""
         Five bands of ten find a pair of similarity 0.8 with probability {at:.3f}. With 20 bands of 450 (9000 hashes) the
-        step is at {step:.4f}, where {share:.0%} are found. FineWeb uses 14 bands of 8. Now for real: {n} documents, and
-        copies of 60 of them with two words replaced in each.
-    """, at=values[0], step=step, share=values[1], n=len(documents))  # fmt: skip
+        step is at {step:.4f}, where {share:.0%} are found. FineWeb uses 14 bands of 8. Now for real: 75 documents of four
+        paragraphs, and copies of 60 of them with two words replaced in each.
+    """, at=values[0], step=step, share=values[1])  # fmt: skip
+    documents = [" ".join(documents[i : i + 4]) for i in range(0, 300, 4)]
     copies = [d.split() for d in documents[:60]]
     for words in copies:  # @every 60
         words[len(words) // 3] = words[2 * len(words) // 3] = "zebra"
@@ -471,7 +472,7 @@ def locality_sensitive_hashing(documents):
     truth = [jaccard(*(shingles(collection[i], 5) for i in pair)) for pair in planted]  # @stepover
     expected = sum(candidate_probability(s, num_bands=14, num_rows=8) for s in truth)  # @inspect expected
     found = len(set(planted) & set(candidates))  # @inspect found
-    assert abs(found - expected) < 12 and len(candidates) < all_pairs / 100
+    assert abs(found - expected) < 12 and len(candidates) < all_pairs / 50
     text("""
         Of {pairs:,} pairs {candidates} were compared; {found} of our 60 pairs were found, {expected:.1f} by the formula
         (their similarities lie on both sides of the step). **Trap:** similarity is not transitive, but clusters, made
