@@ -202,9 +202,7 @@ def a_classifier(model, target, held_out, raw):
         On texts it has not seen, {a:.0%} of documentation and {b:.0%} of raw pages are recognised. What is kept is
         a choice, and a sweep shows what each threshold would do:
     """, a=right[0], b=right[1])  # fmt: skip
-    labels = [True] * 100 + [False] * 100
-    rows = threshold_sweep(scores, labels, thresholds=[0.3, 0.5, 0.7, 0.9])  # @inspect rows @stepover
-    assert rows[0].recall >= rows[-1].recall
+    rows = threshold_sweep(scores, [True] * 100 + [False] * 100, thresholds=[0.3, 0.5, 0.9])  # @inspect rows @stepover
     text("**Trap:** the classifier sees no order. Shuffle the words of a good page:")
     salad = normalize(held_out[1]).split()
     random.Random(1).shuffle(salad)
@@ -244,8 +242,7 @@ def soft_threshold():
     text("""
         A page rated 0.9 stays with probability {high:.2f}, one rated 0.5 with {middle:.3f}, the worst with {low:.3f}.
     """, high=keep[0.9][1], middle=keep[0.5][1], low=keep[0.0][1])  # fmt: skip
-    exercise("Train a quality classifier and choose its threshold from a sweep.", function=classify_quality,
-             test="tests/test_quality.py")  # fmt: skip
+    exercise("Train a classifier, choose its threshold.", function=classify_quality, test="tests/test_quality.py")
 
 
 def importance_resampling(target, held_out, raw):
@@ -305,8 +302,7 @@ def language_and_toxicity():
     verdicts = [classify_toxic_speech(remark) for remark in remarks]  # @inspect verdicts @stepover
     assert [label for label, _ in verdicts] == ["non-toxic", "toxic"]
     text("**Trap:** such filters also remove people who *report* insults, dialects, and medical or legal texts.")
-    exercise("Identify languages, and look at 20 pages where your judgement and the model's differ.",
-             function=identify_language, test="tests/test_langid.py")  # fmt: skip
+    exercise("Identify languages, and look at errors.", function=identify_language, test="tests/test_langid.py")
     exercise("Find harmful text.", function=classify_toxic_speech, test="tests/test_toxicity.py")
 
 
@@ -348,8 +344,7 @@ def exact_duplicates():
         Exact means exact: *menu* is not *Menu*, unless case, accents and punctuation are normalised first. And what is
         cut from the middle leaves a text with a gap.
     """)
-    exercise("Remove lines that occur more than once, in bounded memory.", function=deduplicate_lines,
-             test="tests/test_deduplication.py")  # fmt: skip
+    exercise("Remove repeated lines.", function=deduplicate_lines, test="tests/test_deduplication.py")
 
 
 def bloom_filters():
@@ -453,10 +448,10 @@ def locality_sensitive_hashing(documents):
     assert [round(value, 4) for value in (*values, step)] == [0.4333, 0.6415, 0.9934]
     text("""
         Five bands of ten find a pair of similarity 0.8 with probability {at:.3f}. With 20 bands of 450 (9000 hashes) the
-        step is at {step:.4f}, where {share:.0%} are found. FineWeb uses 14 bands of 8. Now for real: 75 documents of four
+        step is at {step:.4f}, where {share:.0%} are found. FineWeb uses 14 bands of 8. Now for real: 150 documents of two
         paragraphs, and copies of 60 of them with two words replaced in each.
     """, at=values[0], step=step, share=values[1])  # fmt: skip
-    documents = [" ".join(documents[i : i + 4]) for i in range(0, 300, 4)]
+    documents = [" ".join(documents[i : i + 2]) for i in range(0, 300, 2)]
     copies = [d.split() for d in documents[:60]]
     for words in copies:  # @every 60
         words[len(words) // 3] = words[2 * len(words) // 3] = "zebra"
@@ -538,8 +533,8 @@ def mixing():
     budget, scarce = 1e12, 10e9
     epochs = 0.5 * budget / scarce  # @inspect epochs
     text("""
-        Half of a trillion tokens from a source that has 10 billion reads it {epochs:.0f} times. **UniMax** {chung}
-        shares equally but caps the epochs, and gives what is left to the others. `plan_mixture` does it for any weights:
+        Half of a trillion tokens from a source of 10 billion reads it {epochs:.0f} times. **UniMax** {chung} shares
+        equally but caps the epochs, and gives what is left to the others. `plan_mixture` does it for any weights:
     """, epochs=epochs, chung=CHUNG)  # fmt: skip
     available = {"web": 2_000_000_000_000, "code": 200_000_000_000, "books": 30_000_000_000, "wiki": 10_000_000_000}
     plan = plan_mixture(available, dict.fromkeys(available, 1.0), total_tokens=int(budget), max_epochs=4)  # @stepover
@@ -576,7 +571,7 @@ def mixing_by_regression():
     assert lowest["optimum"] <= lowest["chosen"] < min(lowest["equal"], lowest["optimum"] + 0.02)
     text("""
         The regression's choice reaches {chosen:.3f}, equal weights {equal:.3f}, the true optimum {best:.3f}. The method
-        stands on the hope that the ranking of mixtures is the same for small and large models.
+        hopes that mixtures rank the same for small and large models.
     """, chosen=lowest["chosen"], equal=lowest["equal"], best=lowest["optimum"])  # fmt: skip
     text("""
         **Software tasks** are data of another kind: a repository at a commit, an issue, and tests that fail before and

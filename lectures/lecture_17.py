@@ -19,7 +19,7 @@ from cs336_alignment.policy_gradient import compute_policy_gradient_loss, import
 from cs336_basics.model import scaled_dot_product_attention
 from cs336_basics.optimizer import AdamW
 from cs336_basics.runs.plots import plot_overlaid_curves
-from lectures.content import Reference, exercise, note, plot, quiz, text
+from lectures.content import Reference, exercise, plot, quiz, text
 
 
 def cite(title, authors, year, arxiv=""):
@@ -125,8 +125,7 @@ def the_gradient():
         20,000 samples come close to the truth. **Trap:** the *value* of the loss means nothing. It is built so that its
         gradient is right; it can rise while the policy improves. Watch the reward.
     """)
-    exercise("Write the policy-gradient loss per token, for all methods.", function=compute_policy_gradient_loss,
-             test="tests/test_grpo.py")  # fmt: skip
+    exercise("Write the loss per token.", function=compute_policy_gradient_loss, test="tests/test_grpo.py")
 
 
 def baselines():
@@ -186,8 +185,7 @@ def advantages():
     mean, _ = compute_group_normalized_rewards(rewards, 4, "mean", 1e-6, "none")  # @inspect mean @stepover
     others, _ = compute_group_normalized_rewards(rewards, 4, "leave_one_out", 1e-6, "none")  # @inspect others @stepover
     assert torch.allclose(mean, others * 3 / 4)
-    exercise("Compute advantages of groups of rewards.", function=compute_group_normalized_rewards,
-             test="tests/test_grpo.py")  # fmt: skip
+    exercise("Compute advantages.", function=compute_group_normalized_rewards, test="tests/test_grpo.py")
 
 
 def positions_reward(prompts, responses):
@@ -545,7 +543,6 @@ def tokens_in_language_models():
         Six picture tokens moved the text on by only 3. **DeepStack** {deepstack} adds features of several layers of the
         encoder to the hidden states of the first layers of the language model: more detail without more tokens.
     """, deepstack=DEEPSTACK)  # fmt: skip
-    note("The positions above follow the paper: text goes on after the largest position that the picture used.")
 
 
 def discrete_images():
