@@ -183,9 +183,7 @@ def who_may_crawl():
     parser = urllib.robotparser.RobotFileParser()
     parser.parse(lines)  # @stepover
     asked = [("GPTBot", "/article"), ("CCBot", "/article"), ("CCBot", "/private/x")]
-    allowed = {
-        f"{agent} {path}": parser.can_fetch(agent, f"https://example.org{path}") for agent, path in asked
-    }  # @inspect allowed @stepover
+    allowed = {pair: parser.can_fetch(*pair) for pair in asked}  # @inspect allowed @stepover
     assert list(allowed.values()) == [False, True, False]
     text("""
         This site shuts out one company's crawler but not Common Crawl's, from which that company can take its pages all
@@ -295,8 +293,8 @@ def languages(documents, truth):
     found = Counter(identify_language(document.text)[0] for document in documents)  # @stepover
     found = dict(found.most_common())  # @inspect found
     wrong = [
-        d.id for d in documents if (identify_language(d.text)[0] == "en") != (truth[d.id]["language"] == "en")
-    ]  # @inspect wrong @stepover
+        d.id for d in documents if ("en" in identify_language(d.text)) != (truth[d.id]["language"] == "en")
+    ]  # @stepover
     assert len(wrong) <= 2
     text("""
         {wrong} of {n} pages are put on the wrong side of *English or not*. On whole pages the identifier is good; lecture

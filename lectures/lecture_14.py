@@ -272,8 +272,8 @@ def importance_resampling(target, held_out, raw):
     precision = np.mean(chosen < 60)  # @inspect precision
     assert precision > 0.9
     text("""
-        Of 60 documents drawn from a pool in which a fifth is documentation, {share:.0%} are documentation. **Trap:**
-        the log weight is a sum over n-grams, so long documents have extreme weights, and the noise decides nothing.
+        {share:.0%} of the 60 drawn are documentation, a fifth of the pool. **Trap:** the log weight is a sum over n-grams,
+        so long documents have extreme weights, and the noise decides nothing.
     """, share=precision)  # fmt: skip
     correlation = np.corrcoef(counts.sum(axis=1)[:60], log_weights[:60])[0, 1]  # @inspect correlation
     assert correlation > 0.5
@@ -301,7 +301,7 @@ def language_and_toxicity():
     remarks = ["Thank you, that was a great help.", "You are an idiot and nobody likes you."]
     verdicts = [classify_toxic_speech(remark) for remark in remarks]  # @inspect verdicts @stepover
     assert [label for label, _ in verdicts] == ["non-toxic", "toxic"]
-    text("**Trap:** such filters also remove people who *report* insults, dialects, and medical or legal texts.")
+    text("**Trap:** they also remove people who *report* insults, dialects, and medical or legal texts.")
     exercise("Identify languages, and look at errors.", function=identify_language, test="tests/test_langid.py")
     exercise("Find harmful text.", function=classify_toxic_speech, test="tests/test_toxicity.py")
 
@@ -372,8 +372,7 @@ def bloom_filters():
     plot(plot_overlaid_curves({"formula": list(rate.items()), "measured": list(measured.items())}, xlabel="k, probes",
                               ylabel="false positives among new items", logarithmic=True),
          alt="False positive rate against k for 1000 bits and 100 items: a minimum near 7 on which both curves agree.")  # fmt: skip
-    text("**Trap in measuring:** divide by the queries that are *not* in the set; dividing by all flatters any filter.")
-    text("Our library chooses $m$ and $k$ from the capacity and the rate wanted:")
+    text("**Trap:** divide by the queries that are *not* in the set. The library chooses $m$ and $k$ for a rate:")
     library = BloomFilter(10_000, 0.01)  # @inspect library.num_probes @stepover
     library.add(np.arange(10_000, dtype=np.uint64))  # @stepover
     wrong = library.contains(np.arange(10_000, 50_000, dtype=np.uint64)).mean()  # @inspect wrong @stepover
@@ -522,8 +521,7 @@ def filtering_depends_on_scale():
                      xlabel="tokens trained on, in units of the raw pool"),
          alt="Bars: the best share to keep grows from a few percent for small budgets to most of it for large ones.")  # fmt: skip
     text("""
-        A short run should keep only the best; a long one would read that too often. A filter that won at small scale
-        is not the filter for the large run {goyal}.
+        A short run should keep only the best; a long one would read that too often {goyal}.
     """, goyal=GOYAL)  # fmt: skip
 
 
