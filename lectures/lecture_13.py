@@ -484,7 +484,7 @@ def synthetic_data():
         the form is new, it works. But what if models train on models, again and again {shumailov}? The smallest case: fit a
         normal distribution to 20 samples, draw 20 from it, fit again.
     """, maini=MAINI, phi=GUNASEKAR, shumailov=SHUMAILOV)  # fmt: skip
-    curves = {f"{fresh:.0%} real": generations(fresh) for fresh in (0.0, 0.1, 0.5)}  # @stepover
+    curves = {f"{fresh:.0%} real": generations(fresh) for fresh in (0.0, 0.1, 0.5)}
     plot(plot_overlaid_curves({name: list(enumerate(curve)) for name, curve in curves.items()}, xlabel="generation",
                               ylabel="median standard deviation"),
          alt="Without real data the spread falls toward zero over 100 generations; with some real data it stays up.")  # fmt: skip
@@ -502,14 +502,15 @@ def synthetic_data():
 
 def generations(fresh, count=100, n=20, repeats=300):
     """Median over repeats of the standard deviation fitted in each generation; `fresh` is the share of real samples."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(0)  # @inspect fresh
     mean, deviation, curve = np.zeros(repeats), np.ones(repeats), [1.0]
     real = round(fresh * n)
-    for _ in range(count):
+    for _ in range(count):  # @every 20
         samples = mean[:, None] + deviation[:, None] * rng.standard_normal((repeats, n))
         samples[:, :real] = rng.standard_normal((repeats, real))
         mean, deviation = samples.mean(axis=1), samples.std(axis=1, ddof=1)
-        curve.append(float(np.median(deviation)))
+        spread = float(np.median(deviation))  # @inspect spread
+        curve.append(spread)
     return curve
 
 
