@@ -92,8 +92,7 @@ def the_task():
         | $p_T(x) / p_R(x)$ | two generative models | resampled with this weight |
     """)
     text("The method reads all of $R$. Let 1% of it be kept, and a model of 1 billion parameters be trained on that:")
-    train = 6 * 1e9 * 0.01  # FLOPs per raw token: 6ND for the hundredth that is kept
-    judge = 2 * 1e8  # FLOPs per raw token of a Transformer of 100 million parameters
+    train, judge = 6 * 1e9 * 0.01, 2 * 1e8  # FLOPs per raw token: 6N for the hundredth kept, 2N to read all
     ratio = judge / train  # @inspect train judge ratio
     text("""
         Reading all with a Transformer of a mere 100 million parameters costs {ratio:.1f} times the training. So filters
@@ -528,8 +527,8 @@ def filtering_depends_on_scale():
 def mixing():
     text("## Mixing sources")
     text("Which share of training should come from which source? Equal shares sound fair, but:")
-    budget, scarce = 1e12, 10e9
-    epochs = 0.5 * budget / scarce  # @inspect epochs
+    budget = 1e12
+    epochs = 0.5 * budget / 10e9  # @inspect epochs
     text("""
         Half of a trillion tokens from a source of 10 billion reads it {epochs:.0f} times. **UniMax** {chung} shares
         equally but caps the epochs, and gives what is left to the others. `plan_mixture` does it for any weights:
