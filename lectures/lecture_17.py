@@ -204,8 +204,8 @@ def two_rewards():
     text("Sort three numbers. One reward counts right places; the other gives partial credit, at best 3 + 2 = 5:")
     prompt = torch.tensor([1, 0, 2])
     answers = torch.tensor([[0, 1, 2], [1, 0, 2], [0, 0, 2], [2, 1, 0], [3, 3, 3]])
-    positions = positions_reward(prompt, answers)  # @inspect positions @stepover
-    partial = inclusion_order_reward(prompt, answers)  # @inspect partial @stepover
+    positions = positions_reward(prompt, answers)  # @inspect positions
+    partial = inclusion_order_reward(prompt, answers)  # @inspect partial
     assert positions.tolist() == [3, 1, 2, 1, 0] and partial.tolist() == [5, 4, 4, 3, 2]
     text("""
         Partial credit gives a signal early: even 3, 3, 3 earns 2. But look: copying the prompt unsorted earns 4, and
@@ -563,7 +563,7 @@ def discrete_images():
     rng = np.random.default_rng(0)
     points = rng.normal(size=(1000, 4)) * 3 + 10
     use = {"codes near zero": codes_used(points, rng.normal(size=(64, 4))),
-           "codes begin at data": codes_used(points, points[rng.choice(1000, 64, replace=False)])}  # @inspect use @stepover  # fmt: skip
+           "codes begin at data": codes_used(points, points[rng.choice(1000, 64, replace=False)])}  # @inspect use  # fmt: skip
     assert use["codes near zero"][0] < 32 and use["codes begin at data"][0] == 64
     text("""
         Of codes that begin far from the data {few} of 64 are used; if they begin at data points (or dead ones are moved
@@ -574,10 +574,10 @@ def discrete_images():
 
 def codes_used(points, codes, rounds=10):
     """(codes in use, perplexity of their use) after rounds of nearest code and mean."""
-    for _ in range(rounds):
+    for _ in range(rounds):  # @every 5
         nearest = ((points[:, None] - codes[None]) ** 2).sum(axis=2).argmin(axis=1)
-        counts = np.bincount(nearest, minlength=len(codes))
-        for code in np.flatnonzero(counts):
+        counts = np.bincount(nearest, minlength=len(codes))  # @inspect counts
+        for code in np.flatnonzero(counts):  # @every 32
             codes[code] = points[nearest == code].mean(axis=0)
     share = counts[counts > 0] / len(points)
     return int((counts > 0).sum()), float(np.exp(-(share * np.log(share)).sum()))
