@@ -30,9 +30,9 @@ from cs336_data.warc import read_records
 from lectures.content import Reference, exercise, note, plot, quiz, text
 
 
-def cite(title, authors, year, arxiv=""):
-    url = f"https://arxiv.org/abs/{arxiv}" if arxiv else None
-    return Reference(title=title, authors=authors.split(", "), date=str(year), url=url)
+def cite(title, authors, year, arxiv=""):  # @stepover @hide
+    url = f"https://arxiv.org/abs/{arxiv}" if arxiv else None  # @hide
+    return Reference(title=title, authors=authors.split(", "), date=str(year), url=url)  # @hide
 
 
 ZHU = cite("Aligning Books and Movies: Towards Story-like Visual Explanations by Watching Movies and Reading Books",

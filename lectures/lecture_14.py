@@ -32,9 +32,9 @@ from cs336_data.training.quality_pages import docstring_paragraphs, pages
 from lectures.content import Reference, exercise, plot, quiz, text
 
 
-def cite(title, authors, year, arxiv=""):
-    url = f"https://arxiv.org/abs/{arxiv}" if arxiv else None
-    return Reference(title=title, authors=authors.split(", "), date=str(year), url=url)
+def cite(title, authors, year, arxiv=""):  # @stepover @hide
+    url = f"https://arxiv.org/abs/{arxiv}" if arxiv else None  # @hide
+    return Reference(title=title, authors=authors.split(", "), date=str(year), url=url)  # @hide
 
 
 BLOOM = cite("Space/Time Trade-offs in Hash Coding with Allowable Errors", "Burton Bloom", 1970)

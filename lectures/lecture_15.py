@@ -25,9 +25,9 @@ from cs336_basics.tokenization.tokenizer import Tokenizer
 from lectures.content import Reference, exercise, note, plot, quiz, text
 
 
-def cite(title, authors, year, arxiv=""):
-    url = f"https://arxiv.org/abs/{arxiv}" if arxiv else None
-    return Reference(title=title, authors=authors.split(", "), date=str(year), url=url)
+def cite(title, authors, year, arxiv=""):  # @stepover @hide
+    url = f"https://arxiv.org/abs/{arxiv}" if arxiv else None  # @hide
+    return Reference(title=title, authors=authors.split(", "), date=str(year), url=url)  # @hide
 
 
 OUYANG = cite(

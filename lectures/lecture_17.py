@@ -22,9 +22,9 @@ from cs336_basics.runs.plots import plot_overlaid_curves
 from lectures.content import Reference, exercise, plot, quiz, text
 
 
-def cite(title, authors, year, arxiv=""):
-    url = f"https://arxiv.org/abs/{arxiv}" if arxiv else None
-    return Reference(title=title, authors=authors.split(", "), date=str(year), url=url)
+def cite(title, authors, year, arxiv=""):  # @stepover @hide
+    url = f"https://arxiv.org/abs/{arxiv}" if arxiv else None  # @hide
+    return Reference(title=title, authors=authors.split(", "), date=str(year), url=url)  # @hide
 
 
 WILLIAMS = cite("Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning",
