@@ -396,7 +396,7 @@ def dpo_verified():
     pairs = [(i, j) for i in range(3) for j in range(3) if i != j]
     wins = torch.stack([torch.sigmoid(REWARD[i] - REWARD[j]) for i, j in pairs])  # @inspect wins
     curves = {f"response {i}": [] for i in range(3)}
-    for step in range(400):  # @every 100
+    for step in range(400):  # @every 50
         ratios = torch.log_softmax(logits, 0) - REFERENCE.log()  # @inspect ratios
         better, worse = ratios[[i for i, _ in pairs]], ratios[[j for _, j in pairs]]
         loss = (wins * dpo_loss(better, worse, BETA)).sum()  # @inspect loss @stepover

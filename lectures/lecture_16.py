@@ -138,7 +138,7 @@ def noisy_verifiers():
     cases = {"strict": (0.0, 0.3), "lenient": (0.05, 0.0)}
     share = {
         (name, p): right_given_reward(p, *case) for name, case in cases.items() for p in (0.01, 0.5)
-    }  # @inspect share @stepover
+    }  # @inspect share
     assert share["strict", 0.01] == 1.0 and share["lenient", 0.01] < 0.2 and share["lenient", 0.5] > 0.95
     text("""
         The strict checker, which misses 30% of right answers, only slows learning. The lenient one, which lets 5% of wrong
@@ -280,7 +280,7 @@ def division_by_length():
     text(
         "Now with the library's losses. Right and wrong responses (30 : 70) have a parameter each; length earns nothing:"
     )
-    runs = {name: length_drift(name) for name in ("grpo", "dr_grpo")}  # @stepover
+    runs = {name: length_drift(name) for name in ("grpo", "dr_grpo")}
     curves = {f"{name}, {kind}": list(enumerate(curve)) for name, run in runs.items() for kind, curve in run.items()}
     plot(plot_overlaid_curves(curves, xlabel="step", ylabel="expected length"),
          alt="Under GRPO wrong responses grow and right ones shrink; under Dr. GRPO both stay at ten.")  # fmt: skip
@@ -299,25 +299,27 @@ def division_by_length():
     exercise("Aggregate the loss in both ways.", function=aggregate_loss_across_microbatch, test="tests/test_grpo.py")
 
 
-def length_drift(method, steps=150, groups=16, group_size=8, longest=120):
+def length_drift(method, steps=150, groups=16, group_size=8, longest=120):  # @inspect method
     generator = torch.Generator().manual_seed(0)
     theta = torch.tensor([math.log(9.0), math.log(9.0)], requires_grad=True)  # c = 0.9 for wrong and for right
     normaliser = METHODS[method]["advantage_normalizer"]
     curves = {"wrong": [10.0], "right": [10.0]}
     places = torch.arange(longest)
-    for _ in range(steps):
+    for _ in range(steps):  # @every 50
         right = torch.rand(groups * group_size, generator=generator) < 0.3
         c = torch.sigmoid(theta)[right.long()]
         uniform = torch.rand(len(right), generator=generator)
-        lengths = (torch.log(uniform) / torch.log(c.detach())).floor().long().clamp(max=longest - 1) + 1
+        lengths = (torch.log(uniform) / torch.log(c.detach())).floor().long().clamp(
+            max=longest - 1
+        ) + 1  # @inspect lengths
         ends = places == lengths[:, None] - 1
         log_probs = torch.where(ends, torch.log(1 - c)[:, None], torch.log(c)[:, None])
         advantages, _ = compute_group_normalized_rewards(right.float(), group_size, "mean", 1e-6, normaliser)
         losses, _ = compute_policy_gradient_loss(advantages, log_probs)
         how = METHODS[method]["loss_normalization"]
         loss = aggregate_loss_across_microbatch(losses, places < lengths[:, None], how, 10.0 * len(right))
-        (gradient,) = torch.autograd.grad(loss, theta)
-        theta.data -= 0.1 * gradient
+        (gradient,) = torch.autograd.grad(loss, theta)  # @inspect gradient
+        theta.data -= 0.1 * gradient  # @inspect theta
         for kind, number in zip(curves, theta.tolist(), strict=True):
             curves[kind].append(1 + math.exp(number))
     return curves
@@ -338,7 +340,7 @@ def clipping_and_entropy():
         solved but because nothing new is tried.
     """, low=rounds[0.2], high=rounds[0.28])  # fmt: skip
     text("Does entropy fall even when the reward says *nothing*? Three answers, rewards by coin, 200 small policies:")
-    entropy, mean = coin_rewards()  # @inspect entropy mean @stepover
+    entropy, mean = coin_rewards()  # @inspect entropy mean
     assert 0.3 < mean[-1] < mean[0] and entropy[-1] < entropy[0] - 0.3
     text("""
         The expected step of the logits is zero, so no answer is favoured: over all policies the mean probability of the first
@@ -353,8 +355,8 @@ def coin_rewards(policies=200, steps=200, group=8, rate=2.0):
     generator = torch.Generator().manual_seed(0)
     logits = torch.tensor([0.5, 0.3, 0.2]).log().repeat(policies, 1)
     entropies, means = [], []
-    for step in range(steps + 1):
-        p = torch.softmax(logits, 1)
+    for step in range(steps + 1):  # @inspect step @every 100
+        p = torch.softmax(logits, 1)  # @inspect p
         if step in (0, steps):
             entropies.append(-(p * p.log()).sum(dim=1).mean().item())
             means.append(p[:, 0].mean().item())
@@ -474,6 +476,7 @@ def cost_of_sampling():
     weights = truncated_importance_weights(trainer, sampler, cap=2.0)  # @inspect weights @stepover
     assert weights[0, 2] == 2.0 and abs(weights[0, 0] - 0.98) < 0.01
     text("Two tokens hardly differ; the third, which the sampler found 20 times less likely, is held at 2.")
+    text("All that this lecture turned on and off, as the settings of our trainer:")
     settings = GrpoConfig()  # @inspect settings
 
 

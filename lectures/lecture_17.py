@@ -562,8 +562,8 @@ def discrete_images():
     text("**Trap: dead codes.** A code that is never the nearest is never updated. 64 codes, 1000 points:")
     rng = np.random.default_rng(0)
     points = rng.normal(size=(1000, 4)) * 3 + 10
-    use = {"codes near zero": codes_used(points, rng.normal(size=(64, 4))),
-           "codes begin at data": codes_used(points, points[rng.choice(1000, 64, replace=False)])}  # @inspect use  # fmt: skip
+    use = {"codes near zero": codes_used(points, rng.normal(size=(64, 4)))}
+    use["codes begin at data"] = codes_used(points, points[rng.choice(1000, 64, replace=False)])  # @inspect use
     assert use["codes near zero"][0] < 32 and use["codes begin at data"][0] == 64
     text("""
         Of codes that begin far from the data {few} of 64 are used; if they begin at data points (or dead ones are moved
