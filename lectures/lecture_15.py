@@ -410,6 +410,9 @@ def dpo_verified():
                               floor=optimum[2].item(), floor_label="closed form of response 2,"),
          alt="The probability of the best response rises to the value of the closed form, the others fall.")  # fmt: skip
     text("Equal to three digits: DPO, with endless data on all responses, is the optimum of reward under divergence.")
+    quiz("Which gradient does a pair give whose margin is already large in the right direction?",
+         r"Nearly none: the weight $\sigma(\hat r_l - \hat r_w)$ is near 0. But never exactly none, so with pairs that are always "
+         "judged the same way the margin grows without end.")  # fmt: skip
 
 
 def dpo_trap():

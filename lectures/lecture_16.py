@@ -145,6 +145,10 @@ def noisy_verifiers():
         ones pass, is fine for a model that is right half of the time; for one that is right in 1% of cases,
         {wrong:.0%} of what is rewarded is wrong, and the policy will learn to make *those*. When in doubt, be strict.
     """, wrong=1 - share["lenient", 0.01])  # fmt: skip
+    quiz("A policy that writes programs is rewarded if all of three fixed tests pass. Which error does the checker make, and "
+         "which one will grow during training?", "It accepts wrong programs. Printing the three expected outputs passes as "
+         "well, and is easier to find than the algorithm: the error rate is not fixed, the policy looks for it. Hidden and "
+         "varying tests help.")  # fmt: skip
 
 
 def right_given_reward(p, accepts_wrong, refuses_right):
@@ -409,6 +413,12 @@ def sharpening():
     plug_in = 1 - (1 - 1 / 8) ** 4  # @inspect plug_in
     unbiased = pass_at_k(8, 1, 4)  # @inspect unbiased @stepover
     assert math.isclose(unbiased, 0.5) and plug_in < unbiased
+    quiz("One of 8 samples is right. Why is $1 - (1 - 1/8)^4$ too low on average?",
+         "The function $1 - (1 - x)^k$ is concave, so by Jensen its mean over the noise of $c/n$ lies below its value at the "
+         "mean.")  # fmt: skip
+    exercise(
+        "Estimate pass@k without bias.", function=pass_at_k, test="tests/unit/alignment/test_alignment_evaluation.py"
+    )
 
 
 # model, reference, what it began from, and what is worth remembering of the recipe, as published
