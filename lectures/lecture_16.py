@@ -248,9 +248,9 @@ def division_by_deviation():
     plain = [sampled_weight(q, "none") for q in p.tolist()]  # @inspect plain @stepover
     assert np.allclose(sampled, weight.detach().numpy(), rtol=0.12) and np.allclose(plain, 1, rtol=0.12)
     text("""
-        The formula and the library's advantages for large groups agree: at $p = 0.98$ a question weighs {easy:.1f}, at
-        0.5 {middle:.1f}. Without the division all weigh 1. Which objective is right is no theorem but a choice; one should
-        know which one has made.
+        The formula and the library's advantages for large groups agree: a question with $p = 0.98$ weighs {easy:.1f}, one with
+        $p = 0.5$ only {middle:.1f}. Without the division all weigh 1. Which objective is right is no theorem but a choice; one
+        should know which one has made.
     """, easy=weight[4], middle=weight[2])  # fmt: skip
     exercise("Compute advantages with and without the division.", function=compute_group_normalized_rewards,
              test="tests/test_grpo.py")  # fmt: skip
