@@ -371,7 +371,7 @@ def other_sources():
     """, stack=KOCETKOV)  # fmt: skip
     text("""
         Small sources are read several times, the web hardly once. By size the encyclopedia would vanish; in GPT-3 it had
-        3% of the mixture and was read 3.4 times, while the crawl was read less than half. Sizes here are as published and
+        3% of the mixture and was read some three times, while the crawl was read less than half. Sizes here are as published and
         rounded; they grow.
     """)
     gpt3 = {
@@ -384,8 +384,10 @@ def other_sources():
     epochs = {name: round(300 * weight / billions, 2) for name, (billions, weight) in gpt3.items()}  # @inspect epochs
     assert 0.4 < epochs["Common Crawl"] < 0.5 and epochs["Wikipedia"] == 3.0
     text("""
-        Computed from its published table (300 billion tokens; weights rounded there, hence {wiki:.1f} instead of 3.4).
-    """, wiki=epochs["Wikipedia"])  # fmt: skip
+        Computed from the weights and sizes of its published table, for 300 billion tokens. **Trap:** the same table says 3.4
+        for Wikipedia, where this gives {wiki:.1f}, and 2.9 for WebText2 instead of {web:.1f}: its columns do not quite agree.
+        Recompute what reports tell.
+    """, wiki=epochs["Wikipedia"], web=epochs["WebText2"])  # fmt: skip
 
 
 def poisoning():
