@@ -1,0 +1,100 @@
+"""What a student has done to tests/adapters.py, read from its syntax tree without running it.
+
+Per adapter of the assignment: filled, missing (gone, or still `raise NotImplementedError`), or with another signature
+than the handout's. Read next: `check.py`.
+"""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+
+PROBLEMS: dict[str, dict[str, tuple[float, str, str]]] = {
+    # adapter -> (points of its problem, slug, lecture)
+    "basics": {
+        "run_train_bpe": (15, "train_bpe", "1, tokenization"),
+        "get_tokenizer": (15, "tokenizer", "1, tokenization"),
+        "run_linear": (1, "linear", "2, PyTorch and resources"),
+        "run_embedding": (1, "embedding", "2, PyTorch and resources"),
+        "run_rmsnorm": (1, "rmsnorm", "3, architectures"),
+        "run_swiglu": (2, "positionwise_feedforward", "3, architectures"),
+        "run_rope": (2, "rope", "3, architectures"),
+        "run_softmax": (1, "softmax", "2, PyTorch and resources"),
+        "run_scaled_dot_product_attention": (5, "scaled_dot_product_attention", "3, architectures"),
+        "run_multihead_self_attention": (5, "multihead_self_attention", "3, architectures"),
+        "run_multihead_self_attention_with_rope": (0, "multihead_self_attention", "3, architectures"),
+        "run_transformer_block": (3, "transformer_block", "3, architectures"),
+        "run_transformer_lm": (3, "transformer_lm", "3, architectures"),
+        "run_cross_entropy": (1, "cross_entropy", "2, PyTorch and resources"),
+        "get_adamw_cls": (2, "adamw", "2, PyTorch and resources"),
+        "run_get_lr_cosine_schedule": (1, "learning_rate_schedule", "3, hyperparameters"),
+        "run_gradient_clipping": (1, "gradient_clipping", "3, hyperparameters"),
+        "run_get_batch": (2, "data_loading", "2, PyTorch and resources"),
+        "run_save_checkpoint": (1, "checkpointing", "2, PyTorch and resources"),
+        "run_load_checkpoint": (0, "checkpointing", "2, PyTorch and resources"),
+    },
+}
+
+
+@dataclass(frozen=True)
+class AdapterState:
+    """One adapter."""
+
+    name: str
+    slug: str
+    points: float
+    lecture: str
+    state: str
+    """filled, missing, or wrong signature"""
+    line: int = 0
+    note: str = ""
+
+
+def adapter_states(folder: Path, assignment: str) -> list[AdapterState]:
+    """The state of every adapter of the assignment, in the handout's order.
+
+    Raises:
+        ValueError: an assignment without a list of adapters, or a file that does not parse.
+        FileNotFoundError: no tests/adapters.py in `folder`.
+    """
+    if assignment not in PROBLEMS:
+        raise ValueError(f"no list of adapters for {assignment!r} yet; there are {', '.join(PROBLEMS)}")
+    path = folder / "tests" / "adapters.py"
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path}; run this from the assignment's folder, or give it with --folder")
+    try:
+        found = _functions(path.read_bytes())
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f"{path} does not parse: {error}") from error
+    expected = _functions((Path(__file__).parents[2] / "tests" / "adapters.py").read_bytes())
+    return [_state(name, values, found.get(name), expected[name]) for name, values in PROBLEMS[assignment].items()]
+
+
+def _functions(source: bytes) -> dict[str, ast.FunctionDef]:
+    return {node.name: node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)}
+
+
+def _state(
+    name: str, values: tuple[float, str, str], found: ast.FunctionDef | None, expected: ast.FunctionDef
+) -> AdapterState:
+    points, slug, lecture = values
+    if found is None:
+        return AdapterState(name, slug, points, lecture, "missing", note="the function is gone")
+    if _raises_only(found):
+        return AdapterState(name, slug, points, lecture, "missing", found.lineno)
+    wanted, given = _parameters(expected), _parameters(found)
+    lost = [parameter for parameter in wanted if parameter not in given]
+    if lost and found.args.kwarg is None:
+        return AdapterState(name, slug, points, lecture, "wrong signature", found.lineno, f"lacks {', '.join(lost)}")
+    return AdapterState(name, slug, points, lecture, "filled", found.lineno)
+
+
+def _raises_only(node: ast.FunctionDef) -> bool:
+    """Whether nothing but a docstring and `raise NotImplementedError` is there."""
+    body = [statement for statement in node.body if not isinstance(statement, (ast.Expr, ast.Pass))]
+    return all(isinstance(statement, ast.Raise) and "NotImplementedError" in ast.dump(statement) for statement in body)
+
+
+def _parameters(node: ast.FunctionDef) -> list[str]:
+    return [argument.arg for argument in (*node.args.posonlyargs, *node.args.args)]
