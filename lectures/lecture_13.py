@@ -91,8 +91,8 @@ CORPORA = [
     ("RefinedWeb", 2023, 5000.0, "web only; 600 billion published", PENEDO23),
     ("Dolma", 2024, 3000.0, "web, code, papers, books, encyclopedia", SOLDAINI),
     ("FineWeb", 2024, 15_000.0, "96 crawls through rules and deduplication", PENEDO),
-    ("DCLM-baseline", 2024, 3800.0, "the best of a pool of 240,000 by a classifier", LI),
-    ("Nemotron-CC", 2024, 6300.0, "of which 1900 rephrased by models", SU),
+    ("DCLM-baseline", 2024, 3800.0, "the best of a pool of 240 trillion, by a classifier", LI),
+    ("Nemotron-CC", 2024, 6300.0, "of which 1.9 trillion rephrased by models", SU),
 ]  # fmt: skip
 
 
