@@ -216,11 +216,13 @@ def data_parallel(rank, world_size):
     model = DDP(torch.nn.Sequential(Linear(WIDTH, WIDTH), Linear(WIDTH, WIDTH)))  # @stepover
     (model(x[rows]) - y[rows]).square().mean().backward()  # @stepover
     model.finish_gradient_synchronization()  # @stepover
-    weight, gradient = model.module[0].weight, model.module[0].weight.grad
-    check = torch.stack([weight.detach().sum(), gradient.sum()])
-    sums = [torch.empty(2) for _ in range(2)]
-    dist.all_gather(sums, check)  # @inspect sums
-    assert torch.equal(sums[0], sums[1])
+    up, down = (layer.weight.detach().requires_grad_() for layer in model.module)
+    whole = (x @ up.T @ down.T - y).square().mean()  # @inspect whole
+    wanted = torch.autograd.grad(whole, (up, down))  # on all rows, in this process alone
+    error = max(
+        (layer.weight.grad - g).abs().max() for layer, g in zip(model.module, wanted, strict=True)
+    )  # @inspect error
+    assert error < 1e-6
     exercise("Write `DDP` and average each gradient while backward still runs.", function=DDP, test="tests/test_ddp.py")
 
 
@@ -300,7 +302,7 @@ def tensor_cut(rank, world_size):
     rows = w2.detach().chunk(2, dim=0)[rank].clone().requires_grad_()  # @inspect rows.shape
     hidden = (x @ columns).relu()  # each rank has half of the hidden features  # @inspect hidden.shape
     output = hidden @ rows  # a summand  # @inspect output
-    dist.all_reduce(output.data)
+    dist.all_reduce(output.data)  # .data: the graph remembers the summand only
     whole = (x @ w1).relu() @ w2
     assert torch.allclose(output, whole, atol=1e-5)
     text(r"""

@@ -226,7 +226,7 @@ def transfer():
     assert moved["usual"] > 1.5 * moved["muP"]
     for way in ("usual", "muP"):
         curves = {f"width {w}": list(zip(RATES, record[way][str(w)], strict=True)) for w in WIDTHS}
-        figure = plot_overlaid_curves(curves, xlabel=f"learning rate ({way})", ylabel="loss after 60 steps", top=4.0)
+        figure = plot_overlaid_curves(curves, xlabel=f"learning rate ({way})", ylabel="loss after 40 steps", top=4.0)
         figure.axes[0].set_xscale("log", base=2)
         plot(figure, alt=f"Loss over rate for four widths, {way}.")
     text("""
@@ -237,7 +237,7 @@ def transfer():
     """, machine=machine, date=date, usual=moved["usual"], mup=moved["muP"])  # fmt: skip
 
 
-def final_loss(width, rate, *, use_mup, num_steps=60):
+def final_loss(width, rate, *, use_mup, num_steps=40):
     torch.manual_seed(0)
     base, config = small_config(WIDTHS[0]), small_config(width)
     model = TransformerLM(mup_config(config, base) if use_mup else config)
@@ -247,7 +247,7 @@ def final_loss(width, rate, *, use_mup, num_steps=60):
     optimizer = AdamW(mup_groups(model.named_parameters(), width_ratio=ratio, learning_rate=rate, weight_decay=0.0))
     tokens, generator, losses = story_bytes(), torch.Generator().manual_seed(1), []
     for _ in range(num_steps):
-        starts = torch.randint(len(tokens) - 33, (16,), generator=generator).tolist()
+        starts = torch.randint(len(tokens) - 33, (8,), generator=generator).tolist()
         rows = torch.stack([tokens[i : i + 33] for i in starts])
         loss = cross_entropy(model(rows[:, :-1]), rows[:, 1:])
         optimizer.zero_grad()

@@ -191,15 +191,14 @@ def across_tokenizers():
         train, test = tokens.encode(stories), tokens.encode(held_out)  # @stepover
         text_nats = nats(count_ngrams(train, 3), test, range(len(test)), 3, tokens.vocab_size)  # @stepover
         bits = text_nats / math.log(2) / len(held_out.encode())
-        results[f"trigrams, {name}"] = (math.exp(text_nats / len(test)), bits)
+        results[f"trigrams\n{name}"] = (math.exp(text_nats / len(test)), bits)
     found = evaluate_windows(model, np.array(test), 64, token_bytes=tokenizer.token_byte_lengths())  # @stepover
-    results["Transformer, 600 merges"] = (found.perplexity, found.bits_per_byte)
+    results["Transformer\n600 merges"] = (found.perplexity, found.bits_per_byte)
     floor = least_nats / math.log(2) / len(held_out.encode())  # @inspect floor
     perplexities, bits = zip(*results.values(), strict=True)
     assert perplexities[0] < perplexities[1] and bits[0] > 2 * bits[1] and min(bits) > floor
-    names = [name.replace(", ", "\n") for name in results]
-    plot(plot_values(names, {"perplexity": perplexities, "bits per byte": bits}, ylabel="on the same text"),
-         alt="Bars: with 600 merges, trigrams have a higher perplexity than on bytes, but fewer bits per byte.")  # fmt: skip
+    plot(plot_values(list(results), {"perplexity": perplexities, "bits per byte": bits}, ylabel="on the same text"),
+         alt="Bars: with 600 merges, trigrams have a higher perplexity than on bytes and fewer bits per byte.")  # fmt: skip
     text("""
         With 600 merges the *same kind of model* is far better in bits per byte, {best:.2f} instead of {worst:.2f}, and
         worse in perplexity, {high:.1f} instead of {low:.1f}: a longer token is harder to guess, and there are fewer of
@@ -264,7 +263,6 @@ def multiple_choice():
     outcomes = evaluate_choices(model, tokenizer.encode, questions, first_id=tokenizer.encode(END)[0],
                                 context_length=64)  # @stepover # fmt: skip
     right = {name: sum(o.right(name) for o in outcomes) for name in ("sum", "token", "byte")}  # @inspect right
-    intervals = {name: wilson_interval(count, 60) for name, count in right.items()}  # @inspect intervals @stepover
     changed = sum(len(set(o.chosen.values())) > 1 for o in outcomes)  # @inspect changed
     text("""
         Out of 60 questions the small Transformer has {a}, {b} or {c} right, depending on the normalization alone, and
@@ -282,18 +280,16 @@ def knowledge():
         |---|---|---|
         | MMLU {mmlu} | exams in 57 subjects | 4 |
         | MMLU-Pro {pro} | harder, cleaned | 10 |
-        | GPQA {gpqa} | 448 by doctoral students, which a search does not answer | 4 |
+        | GPQA {gpqa} | 448 by experts with doctorates, which a search does not answer | 4 |
         | Humanity's Last Exam {hle} | 2,500 by experts, chosen because models failed | some |
     """, mmlu=MMLU, pro=MMLU_PRO, gpqa=GPQA, hle=HLE)  # fmt: skip
     text("Scores with different chance do not compare. Centre them, so that guessing is 0 and perfection 1:")
     four, ten = centred_accuracy(0.55, 0.25), centred_accuracy(0.46, 0.10)  # @inspect four ten @stepover
     assert math.isclose(four, 0.4) and math.isclose(ten, 0.4)
     text("55 % with four choices and 46 % with ten are the same: {four:.0%} of the way from guessing.", four=four)
-    quiz(
-        "A benchmark keeps only questions that today's best model gets wrong. It scores 3 %, a weaker one 8 %. Is the"
-        " weaker one better?",
-        "No. The set was chosen *against* the best model: its own errors were selected, the other's were not.",
-    )
+    quiz("A benchmark keeps only questions that today's best model gets wrong. It scores 3 %, a weaker one 8 %. Is the "
+         "weaker one better?",
+         "No. The set was chosen *against* the best model: its own errors were selected, the other's were not.")  # fmt: skip
 
 
 def how_sure():
