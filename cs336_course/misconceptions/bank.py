@@ -9,6 +9,8 @@ The bank serves twice: `diagnosis.py` compares a failing output with what each e
 
 from __future__ import annotations
 
+import functools
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -33,6 +35,14 @@ READ = {
     "gradient_clipping": "the handout's section on gradient clipping",
     "data_loading": "the handout's section on the data loader",
     "checkpointing": "the handout's section on checkpointing",
+    "extract_text": "the handout's section on text from HTML, and resiliparse's page on extract_plain_text",
+    "language_identification": "the handout's section on languages",
+    "mask_pii": "the handout's section on personal data",
+    "harmful_content": "the handout's section on harmful content",
+    "gopher_quality_filters": "Rae et al. 2021, section A.1.1",
+    "quality_classifier": "the handout's section on a quality classifier",
+    "exact_deduplication": "the handout's section on repeated lines",
+    "minhash_deduplication": "Broder 1997, and the handout's section on MinHash",
 }
 
 
@@ -65,10 +75,15 @@ def wrong(slug: str, name: str, says: str, example: str, **functions: Callable[.
     return Misconception(slug, name, says, example, functions)
 
 
-def misconceptions(assignment: str) -> list[Misconception]:
-    """The bank of an assignment; empty where there is none yet."""
-    if assignment != "basics":
-        return []
-    from cs336_course.misconceptions import attention, layers, tokenization, updates
+MODULES = {
+    "basics": ("layers", "attention", "updates", "tokenization"),
+    "data": ("data_pages",),
+    "alignment": (),
+}
 
-    return [*layers.bank(), *attention.bank(), *updates.bank(), *tokenization.bank()]
+
+@functools.cache
+def misconceptions(assignment: str) -> tuple[Misconception, ...]:
+    """The bank of an assignment; empty where there is none yet."""
+    modules = (importlib.import_module(f"{__package__}.{name}") for name in MODULES.get(assignment, ()))
+    return tuple(entry for module in modules for entry in module.bank())

@@ -18,7 +18,7 @@ import numpy as np
 
 from cs336_course.grading.judge import UNANSWERED, judgement
 from cs336_course.grading.suite import Case, Problem
-from cs336_course.grading.worker import drivers
+from cs336_course.grading.worker import registry
 from cs336_course.misconceptions.bank import Misconception, misconceptions
 
 
@@ -36,7 +36,7 @@ def diagnose(problem: Problem, answers: dict[str, Any], failed: set[str]) -> dic
 
 def name(problem: Problem, answers: dict[str, Any], failed: set[str]) -> Misconception | None:
     """The first misconception that is wrong where the submission is, in the same way, and right where it is right."""
-    for entry in misconceptions("basics"):
+    for entry in misconceptions(problem.assignment):
         if entry.slug == problem.slug and all(
             _agrees(entry, case, answers[case.id], case.id in failed) for case in problem.cases if case.id in answers
         ):
@@ -49,7 +49,9 @@ def _agrees(entry: Misconception, case: Case, answer: Any, failed: bool) -> bool
     mine = answer_of(entry, case)
     if mine is UNANSWERED or answer is UNANSWERED:
         return mine is answer
-    return same(mine, answer) if failed else judgement(case, mine) is None
+    if not failed:
+        return judgement(case, mine) is None
+    return same(*(case.compared(a) if case.compared else a for a in (mine, answer)))
 
 
 def answer_of(entry: Misconception, case: Case) -> Any:
@@ -57,7 +59,7 @@ def answer_of(entry: Misconception, case: Case) -> Any:
     with scratch_folder(), warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         try:
-            return drivers.run(case.driver, entry.adapters, case.inputs)
+            return registry.run(case.driver, entry.adapters, case.inputs)
         except Exception:
             return UNANSWERED
 

@@ -7,7 +7,7 @@ limits (wall time per case, memory, processes, file size), and afterwards ends w
 a PID namespace the server is process 1 and kills all others at once; elsewhere it adopts orphans and sweeps them.
 
 Run as `python -I -B serve.py FOLDER` with FOLDER/student and FOLDER/worker; imports the standard library before torch.
-Left out: expected values and comparison (`../judge.py`), isolation (`sandbox.py`). Read next: `drivers.py`.
+Left out: expected values and comparison (`../judge.py`), isolation (`sandbox.py`). Read next: `registry.py`.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ NO_NEW_PRIVILEGES, CHILD_SUBREAPER, DUMPABLE = 38, 36, 4
 def main() -> None:
     """Answer requests until standard input ends."""
     root = Path(sys.argv[1]).resolve()
-    sys.path.insert(0, str(root / "worker"))
-    wire, drivers = importlib.import_module("wire"), importlib.import_module("drivers")
+    sys.path.insert(0, str(root))
+    wire, drivers = importlib.import_module("worker.wire"), importlib.import_module("worker.registry")
     del sys.path[0]
     requests, answers = _take_over_streams()
     _prctl(CHILD_SUBREAPER, 1)
