@@ -77,7 +77,7 @@ def wrong(slug: str, name: str, says: str, example: str, **functions: Callable[.
 
 MODULES = {
     "basics": ("layers", "attention", "updates", "tokenization"),
-    "data": ("data_pages",),
+    "data": ("data_pages", "data_texts", "data_duplicates"),
     "alignment": (),
 }
 

@@ -36,9 +36,11 @@ def diagnose(problem: Problem, answers: dict[str, Any], failed: set[str]) -> dic
 
 def name(problem: Problem, answers: dict[str, Any], failed: set[str]) -> Misconception | None:
     """The first misconception that is wrong where the submission is, in the same way, and right where it is right."""
+    answered = [case for case in problem.cases if case.id in answers]
+    answered.sort(key=lambda case: case.id not in failed)  # a wrong answer tells entries apart soonest
     for entry in misconceptions(problem.assignment):
         if entry.slug == problem.slug and all(
-            _agrees(entry, case, answers[case.id], case.id in failed) for case in problem.cases if case.id in answers
+            _agrees(entry, case, answers[case.id], case.id in failed) for case in answered
         ):
             return entry
     return None
