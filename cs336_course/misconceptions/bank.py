@@ -42,6 +42,20 @@ READ = {
     "gopher_quality_filters": "Rae et al. 2021, section A.1.1",
     "quality_classifier": "the handout's section on a quality classifier",
     "exact_deduplication": "the handout's section on repeated lines",
+    "tokenize_prompt_and_output": "the handout's drawing of inputs, labels and mask",
+    "compute_entropy": "the handout's formula of the entropy, in log-sum-exp form",
+    "get_response_log_probs": "the handout's section on log-probabilities",
+    "masked_normalize": "the handout's section on sums and means under a mask",
+    "masked_mean": "the handout's section on sums and means under a mask",
+    "sft_microbatch_train_step": "the handout's section on supervised fine-tuning",
+    "compute_group_normalized_rewards": "Shao et al. 2024, section 4.1.2, and Liu et al. 2025 on Dr. GRPO",
+    "compute_naive_policy_gradient_loss": "Williams 1992, or the handout's derivation of REINFORCE",
+    "compute_grpo_clip_loss": "Schulman et al. 2017, equation 7",
+    "compute_policy_gradient_loss": "the handout's table of loss types",
+    "grpo_microbatch_train_step": "the handout's section on the GRPO step",
+    "dpo_loss": "Rafailov et al. 2023, equation 7",
+    "parse_mmlu_response": "the handout's section on reading answers",
+    "parse_gsm8k_response": "the handout's section on reading answers",
     "minhash_deduplication": "Broder 1997, and the handout's section on MinHash",
 }
 
@@ -78,7 +92,7 @@ def wrong(slug: str, name: str, says: str, example: str, **functions: Callable[.
 MODULES = {
     "basics": ("layers", "attention", "updates", "tokenization"),
     "data": ("data_pages", "data_texts", "data_duplicates"),
-    "alignment": (),
+    "alignment": ("alignment_scoring", "alignment_policy", "alignment_supplement"),
 }
 
 

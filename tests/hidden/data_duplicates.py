@@ -66,6 +66,7 @@ def exact_deduplication(rng: Rng) -> list[Case]:
         case("last-line", "the last line may lack its end, and stays without it", [one + b"\n" + two, two + b"\n" + three, foot]),
         case("exact", "capitals and spaces tell lines apart", [one + b"\n" + two + b"\n", upper + b"\n" + spaced + b"\n", two + b" \n"]),
         case("blank-lines", "blank lines are lines", [one + b"\n\n" + two + b"\n", three + b"\n\n" + foot + b"\n"]),
+        case("blank-line", "a single blank line stays", [one + b"\n\n" + two + b"\n", three + b"\n"]),
         case("bytes", "bytes that are no UTF-8 go through", [odd[0] + b"\n" + menu + b"\n", odd[1] + b"\n" + menu + b"\n"]),
         case("line-ends", "only a line feed ends a line", [b"\n".join([*breaks, b""]), b"\n".join([*halves, b""])]),
     ]  # fmt: skip
@@ -113,7 +114,7 @@ def minhash_deduplication(rng: Rng) -> list[Case]:
     accents = " ".join(f"{word[:1]}\u00e9{word[1:]}" for word in plain)
     pair, other = words(rng, 400), words(rng, 400)
     near, chain = [_changed(pair, 4), _changed(other, 4)], words(rng, 300)
-    unlike = words(rng, 200)
+    unlike, another = words(rng, 200), words(rng, 200)
     return [
         case("copies", "of equal documents one stays", [text(80), text(80), *[" ".join(plain)] * 3]),
         case("near", "documents of similarity 0.9 are duplicates at 0.8", [" ".join(pair), " ".join(near[0]), " ".join(other), " ".join(near[1]), text(300)],
@@ -122,7 +123,7 @@ def minhash_deduplication(rng: Rng) -> list[Case]:
         case("accents", "accents do not count, composed or not", [accents, unicodedata.normalize("NFD", accents), accents.replace("\u00e9", "e"), text(60)]),
         case("punctuation", "punctuation parts words and does not count otherwise", [" ".join(plain), "-".join(plain), ", ".join(plain) + "!", text(60)]),
         case("spaces", "white space does not count", [" ".join(plain), " \n\t ".join(plain) + "\n", text(60)]),
-        case("below", "candidates below the threshold stay", [" ".join(unlike), " ".join(_changed(unlike, 12)), " ".join(_changed(unlike, 20))]),
+        case("below", "candidates below the threshold stay", [" ".join(unlike), " ".join(_changed(unlike, 12)), " ".join(another), " ".join(another[:100])]),
         case("estimate", "the true similarity decides, not that of the signatures", _around(rng, [0.78, 0.82] * 8), ngrams=1),
         case("threshold", "a similarity of exactly the threshold is a duplicate", _around(rng, [0.8, 0.8]), ngrams=1),
         case("lower-threshold", "the threshold given, not 0.8", [" ".join(unlike), " ".join(_changed(unlike, 12)), text(200)], jaccard_threshold=0.2),
@@ -130,7 +131,7 @@ def minhash_deduplication(rng: Rng) -> list[Case]:
              num_hashes=500, num_bands=1),
         case("clusters", "a chain of duplicates is one cluster", [" ".join(_shifted(rng, chain, step)) for step in range(5)], num_hashes=500, num_bands=250),
         case("shingles", "n-grams of as many words as asked for", [" ".join(unlike), " ".join(unlike[::-1]), text(200)], ngrams=1),
-        case("shingle-length", "n-grams of three words", [" ".join(unlike), " ".join(_changed(unlike, 6)), " ".join(_changed(unlike, 9))], ngrams=3),
+        case("shingle-length", "n-grams of three words", [" ".join(unlike), " ".join(_changed(unlike, 6)), " ".join(another), " ".join(_changed(another, 5)), text(150)], ngrams=3),
         case("sets", "a shingle that occurs twice is one shingle", [" ".join(plain), " ".join(plain * 3), text(60)], ngrams=2),
         case("short", "short documents are alike only if they are equal", ["two words", "other text", "two words", "", "one", text(40)]),
         case("unicode", "documents come out byte for byte", [" ".join(plain) + " \u2603\r\n\r\n", text(30) + "  ", f"\ufeff{text(30)}"]),
