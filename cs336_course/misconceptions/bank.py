@@ -35,6 +35,17 @@ READ = {
     "gradient_clipping": "the handout's section on gradient clipping",
     "data_loading": "the handout's section on the data loader",
     "checkpointing": "the handout's section on checkpointing",
+    "flash_forward": "Dao 2023 (FlashAttention-2), algorithm 1",
+    "flash_backward": "Dao 2023 (FlashAttention-2), algorithm 2",
+    "naive_ddp": "the handout's section on data parallel",
+    "ddp_overlap_individual_parameters": "Li et al. 2020 (PyTorch Distributed), section 3.2",
+    "ddp_overlap_bucketed": "Li et al. 2020 (PyTorch Distributed), section 3.2.3",
+    "optimizer_state_sharding": "Rajbhandari et al. 2019 (ZeRO), section 5.1",
+    "fsdp": "Zhao et al. 2023 (PyTorch FSDP), section 3",
+    "triton_rmsnorm_forward": "Zhang and Sennrich 2019, equation 4",
+    "rmsnorm_jvp_g": "the handout's section on RMSNorm: the chain rule over rows",
+    "rmsnorm_jvp_x": "the handout's section on RMSNorm: the root depends on x too",
+    "triton_rmsnorm_backward": "the handout's section on RMSNorm, and your own two gradient functions",
     "extract_text": "the handout's section on text from HTML, and resiliparse's page on extract_plain_text",
     "language_identification": "the handout's section on languages",
     "mask_pii": "the handout's section on personal data",
@@ -42,6 +53,7 @@ READ = {
     "gopher_quality_filters": "Rae et al. 2021, section A.1.1",
     "quality_classifier": "the handout's section on a quality classifier",
     "exact_deduplication": "the handout's section on repeated lines",
+    "minhash_deduplication": "Broder 1997, and the handout's section on MinHash",
     "tokenize_prompt_and_output": "the handout's drawing of inputs, labels and mask",
     "compute_entropy": "the handout's formula of the entropy, in log-sum-exp form",
     "get_response_log_probs": "the handout's section on log-probabilities",
@@ -56,7 +68,6 @@ READ = {
     "dpo_loss": "Rafailov et al. 2023, equation 7",
     "parse_mmlu_response": "the handout's section on reading answers",
     "parse_gsm8k_response": "the handout's section on reading answers",
-    "minhash_deduplication": "Broder 1997, and the handout's section on MinHash",
 }
 
 
@@ -91,6 +102,7 @@ def wrong(slug: str, name: str, says: str, example: str, **functions: Callable[.
 
 MODULES = {
     "basics": ("layers", "attention", "updates", "tokenization"),
+    "systems": ("kernels", "data_parallel", "sharding"),
     "data": ("data_pages", "data_texts", "data_duplicates"),
     "alignment": ("alignment_scoring", "alignment_policy", "alignment_supplement"),
 }
