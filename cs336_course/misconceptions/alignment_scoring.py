@@ -223,8 +223,7 @@ def _means() -> list[Misconception]:
 
     row, empty = "the numbers 1, 2 with the mask 1, 0: 1", "a row of which nothing is selected: NaN"
     return [
-        entry("clamped", "the number selected is taken as at least 1, so that a mean of nothing is 0", empty, lambda x, m, d: total(x * m, d) / total(m, d).clamp(min=1)),
-        entry("epsilon", "an epsilon is added to the number selected", empty, lambda x, m, d: total(x * m, d) / (total(m, d) + 1e-8)),
+        entry("clamped", "the number selected is kept from 0, by a minimum or an epsilon, so that a mean of nothing is 0", empty, lambda x, m, d: total(x * m, d) / total(m, d).clamp(min=1)),
         entry("mean-of-all", "the sum is divided by all elements, selected or not", row, lambda x, m, d: (x * m).mean() if d is None else (x * m).mean(dim=d)),
         entry("sum", "the sum is not divided", row, lambda x, m, d: total(x * m, d)),
         entry("no-mask", "the mask is not used", row, lambda x, m, d: x.mean() if d is None else x.mean(dim=d)),

@@ -191,7 +191,7 @@ def parse_mmlu_response(rng: Rng) -> list[Case]:
         case("reason", "what comes after it does not count", (f"The correct answer is {a}. Option {b} is too small, and {c} is odd.", a)),
         case("marks", "colon, brackets and asterisks around it", (f"The correct answer is: {b}", b), (f"The correct answer is ({c}).", c), (f"The correct answer is **{d}**.", d)),
         case("letter", "a letter alone, or at the beginning", (d, d), (f"{a}.", a), (f"({b}) {options[0]}", b), (f"{c}. {options[1]}", c)),
-        case("none", "no letter, no answer", ("I cannot say.", None), ("", None), (f"The correct answer is {options[2]}.", None)),
+        case("none", "no letter, no answer", ("I cannot say.", None), ("", None), ("It must be a large number.", None), (f"The correct answer is {options[2]}.", None)),
         case("words", "a capital that begins a word is no letter", ("The correct answer is Brazil.", None), ("A number is missing here.", None),
              ("The correct answer is Duluth, I think", None)),
     ]  # fmt: skip

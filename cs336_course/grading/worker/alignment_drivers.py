@@ -102,13 +102,14 @@ def surrogate(adapters: Any, inputs: Inputs) -> dict[str, Any]:
             raise SchemaError("expected (loss, metadata)")
         found = found[0]
     if found.requires_grad:
-        (found * torch.from_numpy(inputs["weight"])).sum().backward()
+        weight = torch.from_numpy(inputs["weight"])
+        (found * weight if found.shape == weight.shape else found).sum().backward()
     return {"value": _array(found), "gradient": None if leaf.grad is None else _array(leaf.grad)}
 
 
 def group_rewards(adapters: Any, inputs: Inputs) -> dict[str, Any]:
     """Edition 2025: advantages and raw rewards of responses whose rewards stand in a table."""
-    table = {(response, truth): reward for response, truth, reward in inputs["table"]}
+    table = {(response, truth): (reward, form) for response, truth, reward, form in inputs["table"]}
 
     def reward_fn(response: str, truth: str) -> dict[str, float]:
         reward, form = table[response, truth]
