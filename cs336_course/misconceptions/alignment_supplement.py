@@ -142,7 +142,7 @@ def dpo(lm: Any, reference: Any, tokenizer: Any, beta: float, prompt: str, pair:
         if how == "probabilities":
             mine, theirs = mine.exp(), theirs.exp()
         first, second = (mine.mean(), theirs.mean()) if how == "mean" else (mine.sum(), theirs.sum())
-        ratios.append({"no-reference": first, "reference-first": second - first, "ratio-detached": (first - second).detach() + 0 * first}.get(how, first - second))
+        ratios.append({"no-reference": first, "ratio-detached": (first - second).detach() + 0 * first}.get(how, first - second))
     margin = ratios[0] - ratios[1]
     if how == "no-logarithm":
         return -torch.sigmoid(beta * margin)
@@ -169,8 +169,7 @@ def _dpo() -> list[Misconception]:
 
     equal = "a model equal to its reference: log 2"
     return [
-        entry("pair-swapped", "chosen and rejected have changed places", "a pair whose margin is known"),
-        entry("reference-first", "the policy is subtracted from the reference", "a pair whose margin is known"),
+        entry("pair-swapped", "chosen and rejected, or policy and reference, have changed places", "a pair whose margin is known"),
         entry("no-reference", "the reference is not subtracted", equal),
         entry("no-beta", "beta is not used", "beta = 0.1"),
         entry("beta-outside", "beta stands outside of the sigmoid", "beta = 0.1"),

@@ -123,12 +123,18 @@ def _find(stream: list[int], part: list[int]) -> int | None:
 def dpo_loss(rng: Rng) -> list[Case]:
     words = _words(rng)
 
-    def case(id: str, property: str, beta: float, lengths: tuple[int, int], *, same: bool = False, scale: float = 0.5) -> Case:
+    def draw(lengths: tuple[int, int], beta: float, same: bool, scale: float) -> dict[str, Any]:
         prompt, chosen, rejected = (_text(rng, words, n) for n in (int(rng.integers(1, 6)), *lengths))
         policy = tiny.weights(rng, len(words), positions=96, scale=scale)
         reference = policy if same else tiny.weights(rng, len(words), positions=96, scale=scale)
         arguments = {"beta": beta, "prompt": prompt, "response_chosen": chosen, "response_rejected": rejected}
-        inputs = {"policy": policy, "reference": reference, "tokenizer": tiny.tokenizer(words, spaces=True), "arguments": arguments}
+        return {"policy": policy, "reference": reference, "tokenizer": tiny.tokenizer(words, spaces=True), "arguments": arguments}
+
+    def case(id: str, property: str, beta: float, lengths: tuple[int, int], *, same: bool = False, scale: float = 0.5,
+             below: float = math.inf) -> Case:  # fmt: skip
+        inputs = draw(lengths, beta, same, scale)
+        while beta * _margin(words, inputs) >= below:
+            inputs = draw(lengths, beta, same, scale)
         return Case(id, property, "dpo", inputs, lambda answer: _judge_dpo(words, inputs, answer))
 
     return [
@@ -136,29 +142,43 @@ def dpo_loss(rng: Rng) -> list[Case]:
         case("small-beta", "beta is inside the sigmoid", 0.1, (3, 5)),
         case("lengths", "log-probs are summed, not averaged", 0.3, (2, 8)),
         case("same", "a model equal to its reference has the loss log 2", 0.5, (3, 4), same=True),
-        case("large", "no overflow for large margins", 40.0, (6, 6), scale=1.0),
+        case("large", "no overflow for large margins", 40.0, (6, 6), scale=1.0, below=-100.0),
     ]  # fmt: skip
 
 
-def _judge_dpo(words: list[str], inputs: dict[str, Any], answer: Answer) -> str | None:
+def _documents(words: list[str], inputs: dict[str, Any]) -> list[np.ndarray]:
+    """Ids of template, response and <eos>, of the chosen and the rejected one."""
     given, eos = inputs["arguments"], words.index("<eos>")
-    ratios, gradients = [], []
-    for response in (given["response_chosen"], given["response_rejected"]):
-        ids = np.array([*_encode(words, ALPACA.format(given["prompt"], response)), eos])
+    texts = (ALPACA.format(given["prompt"], given[f"response_{name}"]) for name in ("chosen", "rejected"))
+    return [np.array([*_encode(words, text), eos]) for text in texts]
+
+
+def _margin(words: list[str], inputs: dict[str, Any]) -> float:
+    """h(chosen) - h(rejected)."""
+    ratios = []
+    for ids in _documents(words, inputs):
         policy, reference = (tiny.log_probs(inputs[name], ids[:-1], ids[1:]).sum() for name in ("policy", "reference"))
-        ratios.append(policy - reference)
-        p = np.exp(tiny.log_softmax(tiny.logits(inputs["policy"], ids[:-1])))
-        gradients.append((np.eye(len(words))[ids[1:]] - p).T @ tiny.hidden(inputs["policy"], ids[:-1]))
-    z = given["beta"] * (ratios[0] - ratios[1])
+        ratios.append(float(policy - reference))
+    return ratios[0] - ratios[1]
+
+
+def _judge_dpo(words: list[str], inputs: dict[str, Any], answer: Answer) -> str | None:
+    beta = inputs["arguments"]["beta"]
+    z = beta * _margin(words, inputs)
     loss = math.log1p(math.exp(-abs(z))) + max(-z, 0.0)
-    if wrong := difference(answer.get("loss"), np.array(loss), atol=2e-3 * given["beta"] + 1e-5, rtol=1e-4, what="the loss"):
+    if wrong := difference(answer.get("loss"), np.array(loss), atol=2e-3 * beta + 1e-5, rtol=1e-4, what="the loss"):
         return wrong
     if answer.get("reference_gradient") is not False:
         return "the reference gets a gradient: it is frozen"
     if answer.get("gradient") is None:
         return "the loss carries no gradient to the model"
-    slope = -given["beta"] / (1 + math.exp(min(z, 700.0)))
-    return difference(answer["gradient"], slope * (gradients[0] - gradients[1]), atol=1e-3 * (1 + given["beta"]), rtol=2e-2, what="the gradient")
+    sides = []
+    for ids in _documents(words, inputs):
+        p = np.exp(tiny.log_softmax(tiny.logits(inputs["policy"], ids[:-1])))
+        sides.append((np.eye(len(words))[ids[1:]] - p).T @ tiny.hidden(inputs["policy"], ids[:-1]))
+    slope = -beta / (1 + math.exp(min(z, 700.0)))
+    gradient = slope * (sides[0] - sides[1])
+    return difference(answer["gradient"], gradient, atol=1e-3 * (1 + beta), rtol=2e-2, what="the gradient")
 
 
 def _parser(id: str, property: str, function: str, items: list[tuple[list[Any], str | None]]) -> Case:
