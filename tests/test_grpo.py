@@ -151,20 +151,31 @@ def test_clip_stops_the_gradient_only_where_it_pushes_further(adapters, advantag
 
 
 @pytest.mark.edition2025
-def test_losses_2025(adapters, tensors):
-    t = tensors
-    naive = adapters.run_compute_naive_policy_gradient_loss(
-        raw_rewards_or_advantages=t["advantages"], policy_log_probs=t["log_probs"]
+def test_naive_policy_gradient_loss(adapters, tensors):
+    loss = adapters.run_compute_naive_policy_gradient_loss(
+        raw_rewards_or_advantages=tensors["advantages"], policy_log_probs=tensors["log_probs"]
     )
-    assert_close(naive, loss_by_loop("none", t, 0.1), atol=1e-5, hint="-A log p")
-    clip, metadata = adapters.run_compute_grpo_clip_loss(t["advantages"], t["log_probs"], t["old"], 0.1)
-    assert_close(clip, loss_by_loop("grpo", t, 0.1), atol=1e-5, hint="-min(w A, clip(w) A)")
-    for loss_type, expected in {"no_baseline": "none", "reinforce_with_baseline": "none", "grpo_clip": "grpo"}.items():
-        loss, _ = adapters.run_compute_policy_gradient_loss(
-            policy_log_probs=t["log_probs"], loss_type=loss_type, raw_rewards=t["advantages"],
-            advantages=t["advantages"], old_log_probs=t["old"], cliprange=0.1,
-        )  # fmt: skip
-        assert_close(loss, loss_by_loop(expected, t, 0.1), atol=1e-5, hint=loss_type)
+    assert_close(loss, loss_by_loop("none", tensors, 0.1), atol=1e-5, hint="-A log p")
+
+
+@pytest.mark.edition2025
+def test_grpo_clip_loss(adapters, tensors):
+    t = tensors
+    loss, _ = adapters.run_compute_grpo_clip_loss(t["advantages"], t["log_probs"], t["old"], 0.1)
+    assert_close(loss, loss_by_loop("grpo", t, 0.1), atol=1e-5, hint="-min(w A, clip(w) A)")
+
+
+@pytest.mark.edition2025
+@pytest.mark.parametrize(
+    ("loss_type", "method"), [("no_baseline", "none"), ("reinforce_with_baseline", "none"), ("grpo_clip", "grpo")]
+)
+def test_policy_gradient_loss_by_type(adapters, tensors, loss_type, method):
+    t = tensors
+    loss, _ = adapters.run_compute_policy_gradient_loss(
+        policy_log_probs=t["log_probs"], loss_type=loss_type, raw_rewards=t["advantages"],
+        advantages=t["advantages"], old_log_probs=t["old"], cliprange=0.1,
+    )  # fmt: skip
+    assert_close(loss, loss_by_loop(method, t, 0.1), atol=1e-5, hint=loss_type)
 
 
 @pytest.mark.edition2025

@@ -35,6 +35,11 @@ READ = {
     "gradient_clipping": "the handout's section on gradient clipping",
     "data_loading": "the handout's section on the data loader",
     "checkpointing": "the handout's section on checkpointing",
+    "chinchilla_isoflops": "Hoffmann et al. 2022 (Chinchilla), section 3.2",
+    "parametric_fit": "Hoffmann et al. 2022 (Chinchilla), section 3.3",
+    "optimal_allocation": "Hoffmann et al. 2022 (Chinchilla), equation 4",
+    "count_flops": "Hoffmann et al. 2022 (Chinchilla), appendix F",
+    "service_client": "the handout's table of the service's paths",
     "flash_forward": "Dao 2023 (FlashAttention-2), algorithm 1",
     "flash_backward": "Dao 2023 (FlashAttention-2), algorithm 2",
     "naive_ddp": "the handout's section on data parallel",
@@ -103,6 +108,7 @@ def wrong(slug: str, name: str, says: str, example: str, **functions: Callable[.
 MODULES = {
     "basics": ("layers", "attention", "updates", "tokenization"),
     "systems": ("kernels", "data_parallel", "sharding"),
+    "scaling": ("scaling_fits", "service_clients"),
     "data": ("data_pages", "data_texts", "data_duplicates"),
     "alignment": ("alignment_scoring", "alignment_policy", "alignment_supplement"),
 }

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from . import alignment_drivers, data_drivers, drivers, kernel_drivers, parallel_drivers
+from . import alignment_drivers, data_drivers, drivers, kernel_drivers, parallel_drivers, scaling_drivers
 
-MODULES = (drivers, kernel_drivers, parallel_drivers, data_drivers, alignment_drivers)
+MODULES = (drivers, kernel_drivers, parallel_drivers, scaling_drivers, data_drivers, alignment_drivers)
 DRIVERS = {name: driver for module in MODULES for name, driver in module.DRIVERS.items()}
 
 
