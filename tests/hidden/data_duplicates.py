@@ -103,9 +103,9 @@ def minhash_deduplication(rng: Rng) -> list[Case]:
         given = {f"{number:02d}.txt": documents[i].encode() for number, i in enumerate(order)}
         options = {**MANY_ROWS, "ngrams": 5, "jaccard_threshold": 0.8, **settings}
         inputs = {"function": "run_minhash_deduplication", "files": given, "settings": options}
-        groups = clusters(given, options)
+        groups, alike = clusters(given, options), clusters(given, {**options, "num_bands": None})
         return Case(id, property, "deduplicate", inputs, lambda answer: _judge_documents(given, groups, files(answer)),
-                    lambda answer: _shape(given, groups, answer))  # fmt: skip
+                    lambda answer: _shape(given, alike, answer))  # fmt: skip
 
     def text(count: int) -> str:
         return " ".join(words(rng, count))
@@ -201,7 +201,7 @@ def _judge_documents(given: dict[str, bytes], groups: dict[str, int], found: dic
 
 
 def _shape(given: dict[str, bytes], groups: dict[str, int], answer: Answer) -> Any:
-    """How many of each cluster stay and whether they are as they were: which of them do is free."""
+    """How many of each cluster of like documents stay and whether they are as they were: which of them do is free."""
     found = answer.get("files")
     if type(found) is not dict:
         return None
