@@ -55,7 +55,11 @@ PROBLEMS: dict[str, dict[str, tuple[float, str, str]]] = {
         "run_masked_mean": (1, "masked_mean", "15, instruction tuning"),
         "run_sft_microbatch_train_step": (3, "sft_microbatch_train_step", "15, instruction tuning"),
         "run_compute_group_normalized_rewards": (2, "compute_group_normalized_rewards", "16, reinforcement learning"),
-        "run_compute_naive_policy_gradient_loss": (1, "compute_naive_policy_gradient_loss", "16, reinforcement learning"),
+        "run_compute_naive_policy_gradient_loss": (
+            1,
+            "compute_naive_policy_gradient_loss",
+            "16, reinforcement learning",
+        ),
         "run_compute_grpo_clip_loss": (2, "compute_grpo_clip_loss", "17, policy gradient"),
         "run_compute_policy_gradient_loss": (1, "compute_policy_gradient_loss", "17, policy gradient"),
         "run_grpo_microbatch_train_step": (3, "grpo_microbatch_train_step", "17, policy gradient"),

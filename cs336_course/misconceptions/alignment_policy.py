@@ -52,11 +52,19 @@ def _groups() -> list[Misconception]:
     def entry(how: str, says: str, example: str) -> Misconception:
         def run(reward_fn: Callable[[str, str], dict[str, float]], rollout_responses: list[str], repeated_ground_truths: list[str],
                 group_size: int, advantage_eps: float, normalize_by_std: bool):  # type: ignore[no-untyped-def]  # fmt: skip
-            truths = [repeated_ground_truths[0]] * len(rollout_responses) if how == "one-truth" else repeated_ground_truths
+            truths = (
+                [repeated_ground_truths[0]] * len(rollout_responses) if how == "one-truth" else repeated_ground_truths
+            )
             key = "format_reward" if how == "format-reward" else "reward"
             r = torch.tensor([reward_fn(a, b)[key] for a, b in zip(rollout_responses, truths, strict=True)])
             found = advantages_of(r, group_size, advantage_eps, normalize_by_std, how)
-            return (found, found, {}) if how == "advantages-as-raw" else (r, found, {}) if how == "swapped" else (found, r, {})
+            return (
+                (found, found, {})
+                if how == "advantages-as-raw"
+                else (r, found, {})
+                if how == "swapped"
+                else (found, r, {})
+            )
 
         return wrong("compute_group_normalized_rewards", how, says, example, run_compute_group_normalized_rewards=run)
 
@@ -117,7 +125,9 @@ def clip_loss(a: Tensor, x: Tensor, old: Tensor, clip: float, how: str = "") -> 
         ratio = ratio.detach()
     if how == "no-clip":
         return -ratio * a
-    low, high = {"upper-only": (0.0, 1 + clip), "lower-only": (1 - clip, 1e9), "from-zero": (-clip, clip)}.get(how, (1 - clip, 1 + clip))
+    low, high = {"upper-only": (0.0, 1 + clip), "lower-only": (1 - clip, 1e9), "from-zero": (-clip, clip)}.get(
+        how, (1 - clip, 1 + clip)
+    )
     clipped = ratio.clamp(low, high)
     if how == "log-clip":
         clipped = difference.clamp(-clip, clip).exp()
@@ -134,7 +144,9 @@ def clip_loss(a: Tensor, x: Tensor, old: Tensor, clip: float, how: str = "") -> 
 
 def _clip() -> list[Misconception]:
     def entry(how: str, says: str, example: str) -> Misconception:
-        def run(advantages: Tensor, policy_log_probs: Tensor, old_log_probs: Tensor, cliprange: float) -> tuple[Tensor, dict[str, Any]]:
+        def run(
+            advantages: Tensor, policy_log_probs: Tensor, old_log_probs: Tensor, cliprange: float
+        ) -> tuple[Tensor, dict[str, Any]]:
             return clip_loss(advantages, policy_log_probs, old_log_probs, cliprange, how), {}
 
         return wrong("compute_grpo_clip_loss", how, says, example, run_compute_grpo_clip_loss=run)
@@ -160,20 +172,31 @@ def _clip() -> list[Misconception]:
     ]  # fmt: skip
 
 
-def typed_loss(x: Tensor, kind: str, raw: Tensor | None, a: Tensor | None, old: Tensor | None, clip: float | None, how: str = "") -> Tensor:
+def typed_loss(
+    x: Tensor, kind: str, raw: Tensor | None, a: Tensor | None, old: Tensor | None, clip: float | None, how: str = ""
+) -> Tensor:
     """The loss of a type, right with `how` = ""."""
     if how == "all-needed" and any(value is None for value in (raw, a, old, clip)):
         raise ValueError("an argument is missing")
-    kind = {"never-clipped": kind.replace("grpo_clip", "reinforce_with_baseline"), "always-baseline": kind.replace("no_baseline", "reinforce_with_baseline")}.get(how, kind)
+    kind = {
+        "never-clipped": kind.replace("grpo_clip", "reinforce_with_baseline"),
+        "always-baseline": kind.replace("no_baseline", "reinforce_with_baseline"),
+    }.get(how, kind)
     chosen = raw if kind == "no_baseline" else a
-    if how == "always-raw" or (how == "baseline-raw" and kind == "reinforce_with_baseline") or (how == "clip-raw" and kind == "grpo_clip"):
+    if (
+        how == "always-raw"
+        or (how == "baseline-raw" and kind == "reinforce_with_baseline")
+        or (how == "clip-raw" and kind == "grpo_clip")
+    ):
         chosen = raw
     assert chosen is not None
     if how == "rewards-centred" and kind == "no_baseline":
         chosen = chosen - chosen.mean()
     if kind == "grpo_clip":
         assert old is not None and clip is not None
-        found = clip_loss(chosen, x, old, clip, {"clip-ignored": "no-clip", "old-detached-wrong": "inverted"}.get(how, ""))
+        found = clip_loss(
+            chosen, x, old, clip, {"clip-ignored": "no-clip", "old-detached-wrong": "inverted"}.get(how, "")
+        )
     else:
         found = -chosen * x
     return -found if how == "sign" else found.mean(-1) if how == "mean-over-tokens" else found

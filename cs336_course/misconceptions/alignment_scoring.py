@@ -27,7 +27,10 @@ def tokenized(prompts: list[str], outputs: list[str], tokenizer: Any, how: str) 
     pad = eos if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     rows = [(encode(p), encode(o)) for p, o in zip(prompts, outputs, strict=True)]
     if how == "joined-first":
-        rows = [(p, encode(prompt + output)[len(p) :]) for (p, _), prompt, output in zip(rows, prompts, outputs, strict=True)]
+        rows = [
+            (p, encode(prompt + output)[len(p) :])
+            for (p, _), prompt, output in zip(rows, prompts, outputs, strict=True)
+        ]
     if how == "eos-added":
         rows = [(p, [*o, eos]) for p, o in rows]
     width = max(len(p) + len(o) for p, o in rows)
@@ -186,7 +189,9 @@ def total(x: Tensor, dim: int | None) -> Tensor:
 
 
 def _normalized() -> list[Misconception]:
-    def entry(name: str, says: str, example: str, compute: Callable[[Tensor, Tensor, int | None, float], Tensor]) -> Misconception:
+    def entry(
+        name: str, says: str, example: str, compute: Callable[[Tensor, Tensor, int | None, float], Tensor]
+    ) -> Misconception:
         def run(tensor: Tensor, mask: Tensor, dim: int | None = None, normalize_constant: float = 1.0) -> Tensor:
             return compute(tensor, mask, dim, normalize_constant)
 
@@ -212,7 +217,9 @@ def _normalized() -> list[Misconception]:
 
 
 def _means() -> list[Misconception]:
-    def entry(name: str, says: str, example: str, compute: Callable[[Tensor, Tensor, int | None], Tensor]) -> Misconception:
+    def entry(
+        name: str, says: str, example: str, compute: Callable[[Tensor, Tensor, int | None], Tensor]
+    ) -> Misconception:
         def run(tensor: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
             return compute(tensor, mask, dim)
 
@@ -257,7 +264,12 @@ STEP_MISTAKES = (
 
 def _sft() -> list[Misconception]:
     def entry(how: str, says: str, example: str) -> Misconception:
-        def run(policy_log_probs: Tensor, response_mask: Tensor, gradient_accumulation_steps: int, normalize_constant: float = 1.0):  # type: ignore[no-untyped-def]
+        def run(
+            policy_log_probs: Tensor,
+            response_mask: Tensor,
+            gradient_accumulation_steps: int,
+            normalize_constant: float = 1.0,
+        ):  # type: ignore[no-untyped-def]
             x, m, c = policy_log_probs, response_mask, normalize_constant
             rows = -(x * m).sum(-1) / (1.0 if how == "no-constant" else c)
             loss = {

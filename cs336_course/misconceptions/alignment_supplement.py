@@ -84,14 +84,28 @@ def _packing() -> list[Misconception]:
                 rows = [rows[i] for i in order]
                 if how == "tokens-shuffled":
                     flat = [token for row in rows for token in row]
-                    rows = [[flat[i] for i in torch.randperm(len(flat), generator=torch.Generator().manual_seed(1)).tolist()]]
+                    rows = [
+                        [
+                            flat[i]
+                            for i in torch.randperm(len(flat), generator=torch.Generator().manual_seed(1)).tolist()
+                        ]
+                    ]
             return _Packed(rows, seq_length, how)
 
         def run_iterate_batches(dataset: Any, batch_size: int, shuffle: bool) -> Any:
             mixed = {"batches-unshuffled": False, "batches-shuffled": True}.get(how, shuffle)
-            return torch.utils.data.DataLoader(dataset, batch_size, shuffle=mixed, drop_last=how == "last-batch-dropped")
+            return torch.utils.data.DataLoader(
+                dataset, batch_size, shuffle=mixed, drop_last=how == "last-batch-dropped"
+            )
 
-        return wrong("data_loading", how, says, example, get_packed_sft_dataset=get_packed_sft_dataset, run_iterate_batches=run_iterate_batches)
+        return wrong(
+            "data_loading",
+            how,
+            says,
+            example,
+            get_packed_sft_dataset=get_packed_sft_dataset,
+            run_iterate_batches=run_iterate_batches,
+        )
 
     one = "one document"
     return [
@@ -142,7 +156,9 @@ def dpo(lm: Any, reference: Any, tokenizer: Any, beta: float, prompt: str, pair:
         if how == "probabilities":
             mine, theirs = mine.exp(), theirs.exp()
         first, second = (mine.mean(), theirs.mean()) if how == "mean" else (mine.sum(), theirs.sum())
-        ratios.append({"no-reference": first, "ratio-detached": (first - second).detach() + 0 * first}.get(how, first - second))
+        ratios.append(
+            {"no-reference": first, "ratio-detached": (first - second).detach() + 0 * first}.get(how, first - second)
+        )
     margin = ratios[0] - ratios[1]
     if how == "no-logarithm":
         return -torch.sigmoid(beta * margin)
@@ -162,10 +178,14 @@ def dpo(lm: Any, reference: Any, tokenizer: Any, beta: float, prompt: str, pair:
 
 def _dpo() -> list[Misconception]:
     def entry(how: str, says: str, example: str) -> Misconception:
-        def run(lm: Any, lm_ref: Any, tokenizer: Any, beta: float, prompt: str, response_chosen: str, response_rejected: str) -> Tensor:
+        def run(
+            lm: Any, lm_ref: Any, tokenizer: Any, beta: float, prompt: str, response_chosen: str, response_rejected: str
+        ) -> Tensor:
             return dpo(lm, lm_ref, tokenizer, beta, prompt, (response_chosen, response_rejected), how)
 
-        return wrong("dpo_loss", how, says, example, run_compute_per_instance_dpo_loss=run, compute_per_instance_dpo_loss=run)
+        return wrong(
+            "dpo_loss", how, says, example, run_compute_per_instance_dpo_loss=run, compute_per_instance_dpo_loss=run
+        )
 
     equal = "a model equal to its reference: log 2"
     return [
@@ -194,7 +214,13 @@ def _dpo() -> list[Misconception]:
 
 def _letters() -> list[Misconception]:
     def entry(name: str, says: str, example: str, read: Callable[[dict[str, Any], str], Any]) -> Misconception:
-        return wrong("parse_mmlu_response", name, says, example, run_parse_mmlu_response=lambda mmlu_example, model_output: read(mmlu_example, model_output))
+        return wrong(
+            "parse_mmlu_response",
+            name,
+            says,
+            example,
+            run_parse_mmlu_response=lambda mmlu_example, model_output: read(mmlu_example, model_output),
+        )
 
     def found(pattern: str, text: str, flags: int = 0) -> str | None:
         match = re.search(pattern, text, flags)
@@ -206,7 +232,9 @@ def _letters() -> list[Misconception]:
 
     def option(example: dict[str, Any], text: str) -> str | None:
         letter = right(text)
-        return letter or next((name for name, option in zip("ABCD", example["options"], strict=True) if option in text), None)
+        return letter or next(
+            (name for name, option in zip("ABCD", example["options"], strict=True) if option in text), None
+        )
 
     def last(text: str) -> str | None:
         letters = re.findall(r"\b([A-D])\b", text)
@@ -232,7 +260,13 @@ def _letters() -> list[Misconception]:
 
 def _numbers() -> list[Misconception]:
     def entry(name: str, says: str, example: str, read: Callable[[str], Any]) -> Misconception:
-        return wrong("parse_gsm8k_response", name, says, example, run_parse_gsm8k_response=lambda model_output: read(model_output))
+        return wrong(
+            "parse_gsm8k_response",
+            name,
+            says,
+            example,
+            run_parse_gsm8k_response=lambda model_output: read(model_output),
+        )
 
     number = r"(?<!\d)-?\$?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\d+"
 

@@ -34,8 +34,13 @@ def deduplicate_lines(paths: list[Path], target: Path, how: str) -> None:
         if how == "text":
             data.decode()
         if how == "unicode-lines":
-            return [line.encode("utf-8", "surrogateescape") for line in data.decode("utf-8", "surrogateescape").splitlines(keepends=True)]
-        return [line + b"\n" for line in data.split(b"\n")[:-1]] + ([data.split(b"\n")[-1]] if data.split(b"\n")[-1] else [])
+            return [
+                line.encode("utf-8", "surrogateescape")
+                for line in data.decode("utf-8", "surrogateescape").splitlines(keepends=True)
+            ]
+        return [line + b"\n" for line in data.split(b"\n")[:-1]] + (
+            [data.split(b"\n")[-1]] if data.split(b"\n")[-1] else []
+        )
 
     contents = {path: split(path.read_bytes()) for path in paths}
     counts: Counter[bytes] = Counter()
@@ -59,7 +64,9 @@ def deduplicate_lines(paths: list[Path], target: Path, how: str) -> None:
         if how == "end-added" and kept and not kept[-1].endswith(b"\n"):
             kept[-1] += b"\n"
         if kept or how != "empty-dropped":
-            (target / path.name).write_bytes(b"".join(line.strip() + b"\n" if how == "stripped-written" else line for line in kept))
+            (target / path.name).write_bytes(
+                b"".join(line.strip() + b"\n" if how == "stripped-written" else line for line in kept)
+            )
 
 
 def _lines() -> list[Misconception]:
@@ -67,7 +74,9 @@ def _lines() -> list[Misconception]:
         def run_exact_line_deduplication(input_files: list[Any], output_directory: Any) -> None:
             deduplicate_lines([Path(path) for path in input_files], Path(output_directory), how)
 
-        return wrong("exact_deduplication", how, says, example, run_exact_line_deduplication=run_exact_line_deduplication)
+        return wrong(
+            "exact_deduplication", how, says, example, run_exact_line_deduplication=run_exact_line_deduplication
+        )
 
     return [
         entry("first-kept", "the first copy of a repeated line is kept", "one line in two files"),
@@ -146,7 +155,11 @@ def signatures(sets: list[list[Any]], num_hashes: int, how: str) -> np.ndarray:
     rows = []
     for shingles in sets:
         keys = np.array([zlib.crc32(repr(shingle).encode()) % PRIME for shingle in set(shingles)], dtype=np.int64)
-        values = (np.outer(slopes, keys) % PRIME + shifts[:, None]) % PRIME if len(keys) else np.zeros((num_hashes, 1), np.int64)
+        values = (
+            (np.outer(slopes, keys) % PRIME + shifts[:, None]) % PRIME
+            if len(keys)
+            else np.zeros((num_hashes, 1), np.int64)
+        )
         rows.append(values.max(axis=1) if how == "maximum" else values.min(axis=1))
     return np.array(rows)
 

@@ -96,7 +96,11 @@ def _masks() -> list[Misconception]:
     def masker(kind: str, mask: str, pattern: str, count: int = 0) -> Callable[[str], tuple[str, int]]:
         return lambda text: re.subn(pattern, mask, text, count=count)
 
-    functions = {"email": ("run_mask_emails", EMAIL), "phone": ("run_mask_phone_numbers", PHONE), "ip": ("run_mask_ips", IP)}
+    functions = {
+        "email": ("run_mask_emails", EMAIL),
+        "phone": ("run_mask_phone_numbers", PHONE),
+        "ip": ("run_mask_ips", IP),
+    }
 
     def entry(name: str, says: str, example: str, patterns: dict[str, str] | None = None, *, count: int = 0,
               wrap: Callable[[str, str, tuple[str, int]], Any] | None = None) -> Misconception:  # fmt: skip
@@ -259,7 +263,9 @@ def _alphabetic(word: str, how: str) -> bool:
 
 def _gopher() -> list[Misconception]:
     def entry(how: str, says: str, example: str) -> Misconception:
-        return wrong("gopher_quality_filters", how, says, example, run_gopher_quality_filter=lambda text: gopher(text, how))
+        return wrong(
+            "gopher_quality_filters", how, says, example, run_gopher_quality_filter=lambda text: gopher(text, how)
+        )
 
     def inverted(text: str) -> bool:
         return not gopher(text, "")

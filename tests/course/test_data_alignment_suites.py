@@ -59,7 +59,9 @@ def test_a_classifier_with_other_scores_passes_and_its_mistakes_are_named():
     """A toy that knows the suite's labels only by obvious words, with scores of its own."""
 
     def quality(text):
-        chrome = sum(word in text for word in ("Log in", "Register", "phpBB", "cart", "Copyright", "GMT", "Posts", "FAQ"))
+        chrome = sum(
+            word in text for word in ("Log in", "Register", "phpBB", "cart", "Copyright", "GMT", "Posts", "FAQ")
+        )
         return ("wiki" if text.count(".") > 3 * chrome + 2 else "cc"), 0.731
 
     found = problem("data", "quality_classifier")
@@ -76,7 +78,9 @@ def test_which_document_of_a_cluster_stays_is_free():
 
     def run(input_files, num_hashes, num_bands, ngrams, jaccard_threshold, output_directory):
         given = {p.name: p.read_bytes() for p in map(Path, input_files)}
-        groups = data_duplicates.clusters(given, {"ngrams": ngrams, "num_bands": 2, "jaccard_threshold": jaccard_threshold})
+        groups = data_duplicates.clusters(
+            given, {"ngrams": ngrams, "num_bands": 2, "jaccard_threshold": jaccard_threshold}
+        )
         Path(output_directory).mkdir()
         for file in {number: file for file, number in groups.items()}.values():
             (Path(output_directory) / file).write_bytes(given[file])
@@ -102,7 +106,9 @@ def test_the_tiny_model_is_the_same_in_numpy_and_torch():
     np.testing.assert_allclose(alignment_model.logits(weights, ids), logits.detach().numpy(), rtol=1e-9)
     expected = torch.log_softmax(logits, -1)[torch.arange(9), torch.from_numpy(ids)].detach().numpy()
     np.testing.assert_allclose(alignment_model.log_probs(weights, ids, ids), expected, rtol=1e-9)
-    np.testing.assert_allclose(alignment_model.hidden(weights, ids) @ weights["U"].T, logits.detach().numpy(), rtol=1e-6)
+    np.testing.assert_allclose(
+        alignment_model.hidden(weights, ids) @ weights["U"].T, logits.detach().numpy(), rtol=1e-6
+    )
 
 
 def test_the_oracle_of_encoding_is_what_the_tokenizer_does():
@@ -119,7 +125,10 @@ def test_slopes_of_the_losses_by_finite_differences(kind):
     batch = alignment_policy.draw_batch(np.random.default_rng(2), 4, 5)
     batch = {key: value.astype(np.float64) for key, value in batch.items()}
     _, slope = alignment_policy.tokens(kind, batch, 0.2)
-    sides = [alignment_policy.tokens(kind, {**batch, "policy_log_probs": batch["policy_log_probs"] + h}, 0.2)[0] for h in (1e-6, -1e-6)]
+    sides = [
+        alignment_policy.tokens(kind, {**batch, "policy_log_probs": batch["policy_log_probs"] + h}, 0.2)[0]
+        for h in (1e-6, -1e-6)
+    ]
     np.testing.assert_allclose((sides[0] - sides[1]) / 2e-6, slope, atol=1e-5)
 
 
@@ -131,42 +140,45 @@ def test_cases_of_large_margins_are_below_zero():
     assert 40 * alignment_supplement._margin(words, large.inputs) < -100
 
 
-@pytest.mark.parametrize(("assignment", "slug"), [("data", "exact_deduplication"), ("alignment", "tokenize_prompt_and_output")])
-def test_graded_in_a_worker(assignment, slug, tmp_path):
-    """A whole solution in one file: full marks; with one mistake: none, and its name."""
-    solution = {
-        "exact_deduplication": (
-            "from collections import Counter\nfrom pathlib import Path\n\n\n"
-            "def run_exact_line_deduplication(input_files, output_directory):\n"
-            "    lines = {Path(p).name: Path(p).read_bytes().split(b'\\n') for p in input_files}\n"
-            "    counts = Counter(x for v in lines.values() for x in (v if v[-1] else v[:-1]))\n"
-            "    Path(output_directory).mkdir()\n"
-            "    for name, v in lines.items():\n"
-            "        kept = [x + b'\\n' for x in v[:-1] if counts[x] == 1] + [x for x in v[-1:] if counts[x] == 1]\n"
-            "        Path(output_directory, name).write_bytes(b''.join(kept))\n"
-        ),
-        "tokenize_prompt_and_output": (
-            "import torch\n\n\n"
-            "def run_tokenize_prompt_and_output(prompt_strs, output_strs, tokenizer):\n"
-            "    enc = lambda s: tokenizer(s, add_special_tokens=False)['input_ids']\n"
-            "    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id\n"
-            "    rows = [(enc(p), enc(o)) for p, o in zip(prompt_strs, output_strs)]\n"
-            "    w = max(len(p) + len(o) for p, o in rows)\n"
-            "    full = torch.tensor([p + o + [pad] * (w - len(p) - len(o)) for p, o in rows])\n"
-            "    mask = torch.tensor([[len(p) <= i < len(p) + len(o) for i in range(w)] for p, o in rows])\n"
-            "    return {'input_ids': full[:, :-1], 'labels': full[:, 1:], 'response_mask': mask[:, 1:]}\n"
-        ),
-    }[slug]
-    mistake = {
-        "exact_deduplication": ("for x in v[:-1] if counts[x] == 1", "for x in dict.fromkeys(v[:-1])", None),
-        "tokenize_prompt_and_output": ("mask[:, 1:]", "mask[:, :-1]", "one place late"),
-    }[slug]
+LINES = """
+from collections import Counter
+from pathlib import Path
+
+def run_exact_line_deduplication(input_files, output_directory):
+    lines = {Path(p).name: Path(p).read_bytes().split(b"\\n") for p in input_files}
+    counts = Counter(x for v in lines.values() for x in (v if v[-1] else v[:-1]))
+    Path(output_directory).mkdir()
+    for name, v in lines.items():
+        kept = [x + b"\\n" for x in v[:-1] if counts[x] == 1] + [x for x in v[-1:] if counts[x] == 1]
+        Path(output_directory, name).write_bytes(b"".join(kept))
+"""
+MASK_IS_LATE = """
+import torch
+
+def run_tokenize_prompt_and_output(prompt_strs, output_strs, tokenizer):
+    encode = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
+    pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    rows = [(encode(p), encode(o)) for p, o in zip(prompt_strs, output_strs)]
+    width = max(len(p) + len(o) for p, o in rows)
+    full = torch.tensor([p + o + [pad] * (width - len(p) - len(o)) for p, o in rows])
+    mask = torch.tensor([[len(p) <= i < len(p) + len(o) for i in range(width)] for p, o in rows])
+    return {"input_ids": full[:, :-1], "labels": full[:, 1:], "response_mask": mask[:, :-1]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("assignment", "slug", "code", "share", "advice"),
+    [
+        ("data", "exact_deduplication", LINES, 1, None),
+        ("alignment", "tokenize_prompt_and_output", MASK_IS_LATE, 0, "one place late"),
+    ],
+)
+def test_graded_in_a_worker(assignment, slug, code, share, advice, tmp_path):
+    """A whole solution in one file, right or with one mistake: points and the mistake's name come out of the worker."""
     suite = load_suite(assignment, secret=b"worker", only=[slug])
-    for text, points, told in ((solution, suite.max_score, None), (solution.replace(*mistake[:2]), 0, mistake[2])):
-        folder = tmp_path / str(points)
-        (folder / "tests").mkdir(parents=True)
-        (folder / "tests" / "adapters.py").write_text(text)
-        report = grade(folder, suite, limits=Limits(case_s=60), diagnose=diagnose)
-        assert report.score == points, [case for slug in report.slugs for case in slug.cases if case.status != "passed"]
-        if told is not None:
-            assert any(told in case.diagnosis for slug in report.slugs for case in slug.cases)
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "adapters.py").write_text(code)
+    report = grade(tmp_path, suite, limits=Limits(case_s=60), diagnose=diagnose)
+    cases = report.slugs[0].cases
+    assert report.score == share * suite.max_score, [case for case in cases if case.status != "passed"]
+    assert advice is None or any(advice in case.diagnosis for case in cases)

@@ -1,6 +1,6 @@
 """A fresh tokenizer and the tiny causal model of the drivers in float64, the oracle of all scores.
 
-    h_t = E[x_t] + P[t]      m_t = mean of tanh(W h_s) over s <= t      z_t = U (h_t + m_t)
+h_t = E[x_t] + P[t]      m_t = mean of tanh(W h_s) over s <= t      z_t = U (h_t + m_t)
 """
 
 from __future__ import annotations

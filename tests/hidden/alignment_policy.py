@@ -17,15 +17,26 @@ Rng = np.random.Generator
 
 
 def compute_group_normalized_rewards(rng: Rng) -> list[Case]:
-    def case(id: str, property: str, rewards: list[float], group: int, eps: float, by_std: bool, same_text: bool = False) -> Case:
+    def case(
+        id: str, property: str, rewards: list[float], group: int, eps: float, by_std: bool, same_text: bool = False
+    ) -> Case:
         answers = [f"truth {i // group}" for i in range(len(rewards))]
         texts = [f"response {i % group if same_text else i}" for i in range(len(rewards))]
-        table = [[text, truth, reward, float(rng.integers(2))] for text, truth, reward in zip(texts, answers, rewards, strict=True)]
+        table = [
+            [text, truth, reward, float(rng.integers(2))]
+            for text, truth, reward in zip(texts, answers, rewards, strict=True)
+        ]
         settings = {"group_size": group, "advantage_eps": eps, "normalize_by_std": by_std}
 
         def judge(answer: Answer) -> str | None:
             wrong = difference(answer.get("raw"), np.array(rewards), atol=1e-6, rtol=1e-5, what="raw rewards")
-            return wrong or difference(answer.get("advantages"), _advantages(rewards, group, eps, by_std), atol=1e-4, rtol=1e-4, what="advantages")
+            return wrong or difference(
+                answer.get("advantages"),
+                _advantages(rewards, group, eps, by_std),
+                atol=1e-4,
+                rtol=1e-4,
+                what="advantages",
+            )
 
         return Case(id, property, "group_rewards", {"table": table, "settings": settings}, judge)
 
@@ -103,7 +114,9 @@ def compute_naive_policy_gradient_loss(rng: Rng) -> list[Case]:
     def case(id: str, property: str, batch: int, seq: int) -> Case:
         b = draw_batch(rng, batch, seq)
         arguments = {"raw_rewards_or_advantages": b["advantages"]}
-        return _loss_case(rng, id, property, "run_compute_naive_policy_gradient_loss", "reinforce", b, arguments, with_metadata=False)
+        return _loss_case(
+            rng, id, property, "run_compute_naive_policy_gradient_loss", "reinforce", b, arguments, with_metadata=False
+        )
 
     return [
         case("plain", "minus the advantage of the row times the log-prob, token by token", 4, 6),
@@ -140,9 +153,29 @@ def compute_policy_gradient_loss(rng: Rng) -> list[Case]:
         case("no_baseline", "raw rewards, though advantages are given", 3, 5, **everything),
         case("reinforce_with_baseline", "advantages, though raw rewards are given", 3, 6, **everything),
         case("grpo_clip", "the clipped loss of advantages", 4, 7, **everything),
-        case("no_baseline", "only what it needs", 2, 4, raw_rewards=..., advantages=None, old_log_probs=None, cliprange=None),
-        case("reinforce_with_baseline", "only what it needs", 2, 3, raw_rewards=None, advantages=..., old_log_probs=None, cliprange=None),
-        case("grpo_clip", "only what it needs", 4, 8, raw_rewards=None, advantages=..., old_log_probs=..., cliprange=0.15),
+        case(
+            "no_baseline",
+            "only what it needs",
+            2,
+            4,
+            raw_rewards=...,
+            advantages=None,
+            old_log_probs=None,
+            cliprange=None,
+        ),
+        case(
+            "reinforce_with_baseline",
+            "only what it needs",
+            2,
+            3,
+            raw_rewards=None,
+            advantages=...,
+            old_log_probs=None,
+            cliprange=None,
+        ),
+        case(
+            "grpo_clip", "only what it needs", 4, 8, raw_rewards=None, advantages=..., old_log_probs=..., cliprange=0.15
+        ),
     ]
 
 
@@ -157,7 +190,16 @@ def grpo_microbatch_train_step(rng: Rng) -> list[Case]:
             "response_mask": mask, "gradient_accumulation_steps": steps, "loss_type": kind, "cliprange": 0.1,
             **{name: b[name] for name in ("raw_rewards", "advantages", "old_log_probs")},
         }  # fmt: skip
-        return microbatch(id, property, "run_grpo_microbatch_train_step", b["policy_log_probs"], arguments, float((loss * share).sum()), slope * share, count)
+        return microbatch(
+            id,
+            property,
+            "run_grpo_microbatch_train_step",
+            b["policy_log_probs"],
+            arguments,
+            float((loss * share).sum()),
+            slope * share,
+            count,
+        )
 
     return [
         case("no-baseline", "mean over the tokens of a row, then over rows", "no_baseline", 3, 6, 1),

@@ -21,11 +21,16 @@ def tokenize_prompt_and_output(rng: Rng) -> list[Case]:
     def text(count: int) -> str:
         return " ".join(str(word) for word in rng.choice(ordinary, size=count))
 
-    def case(id: str, property: str, prompts: list[str], outputs: list[str], special: dict[str, str] | None = None) -> Case:
+    def case(
+        id: str, property: str, prompts: list[str], outputs: list[str], special: dict[str, str] | None = None
+    ) -> Case:
         spec = tiny.tokenizer(words, special=special)
         pad = words.index(spec["special"].get("pad_token", "<eos>"))
         inputs = {"prompts": prompts, "outputs": outputs, "tokenizer": spec}
-        rows = [([words.index(w) for w in p.split()], [words.index(w) for w in o.split()]) for p, o in zip(prompts, outputs, strict=True)]
+        rows = [
+            ([words.index(w) for w in p.split()], [words.index(w) for w in o.split()])
+            for p, o in zip(prompts, outputs, strict=True)
+        ]
         return Case(id, property, "tokenize_pairs", inputs, lambda answer: _judge_batch(rows, pad, answer))
 
     same, none = {**tiny.SPECIAL, "pad_token": "<eos>"}, {k: v for k, v in tiny.SPECIAL.items() if k != "pad_token"}
@@ -65,7 +70,14 @@ def entropy_of(x: np.ndarray) -> np.ndarray:
 def compute_entropy(rng: Rng) -> list[Case]:
     def case(id: str, property: str, x: np.ndarray) -> Case:
         x = x.astype(np.float32)
-        return call(id, property, "run_compute_entropy", {"logits": x}, lambda: entropy_of(x), atol=2e-5 + 2e-6 * float(np.abs(x).max()))
+        return call(
+            id,
+            property,
+            "run_compute_entropy",
+            {"logits": x},
+            lambda: entropy_of(x),
+            atol=2e-5 + 2e-6 * float(np.abs(x).max()),
+        )
 
     apart = rng.standard_normal((2, 4, 6)) + np.array([0, 300, -300, 900])[:, None]
     sure = np.where(np.arange(7) == rng.integers(0, 7, size=(2, 3, 1)), 40.0, 0.0)
@@ -80,12 +92,21 @@ def compute_entropy(rng: Rng) -> list[Case]:
 
 
 def get_response_log_probs(rng: Rng) -> list[Case]:
-    def case(id: str, property: str, batch: int, seq: int, entropy: bool, training: bool = False, scale: float = 0.7) -> Case:
+    def case(
+        id: str, property: str, batch: int, seq: int, entropy: bool, training: bool = False, scale: float = 0.7
+    ) -> Case:
         vocab = int(rng.integers(12, 30))
         model = tiny.weights(rng, vocab, scale=scale)
         ids, labels = rng.integers(0, vocab, size=(batch, seq)), rng.integers(0, vocab, size=(batch, seq))
         weight = rng.standard_normal((batch, seq)).astype(np.float32)
-        inputs = {"weights": model, "input_ids": ids, "labels": labels, "entropy": entropy, "training": training, "weight": weight}
+        inputs = {
+            "weights": model,
+            "input_ids": ids,
+            "labels": labels,
+            "entropy": entropy,
+            "training": training,
+            "weight": weight,
+        }
         return Case(id, property, "response_log_probs", inputs, lambda answer: _judge_log_probs(inputs, answer))
 
     return [
@@ -103,7 +124,11 @@ def _judge_log_probs(inputs: dict[str, Any], answer: Answer) -> str | None:
         return "the keys must be log_probs and, only if it is asked for, token_entropy"
     if answer.get("training") is not inputs["training"]:
         return "the model is left in another mode than it came in"
-    found, model, rows = part(answer, "arrays", dict), inputs["weights"], list(zip(inputs["input_ids"], inputs["labels"], strict=True))
+    found, model, rows = (
+        part(answer, "arrays", dict),
+        inputs["weights"],
+        list(zip(inputs["input_ids"], inputs["labels"], strict=True)),
+    )
     expected = np.array([tiny.log_probs(model, ids, labels) for ids, labels in rows])
     wrong = difference(found.get("log_probs"), expected, atol=2e-4, rtol=1e-4, what="log_probs")
     if wrong is None and inputs["entropy"]:
@@ -146,7 +171,13 @@ def _masked(rng: Rng) -> list[tuple[str, str, np.ndarray, np.ndarray, int | None
 def masked_normalize(rng: Rng) -> list[Case]:
     def case(id: str, property: str, x: np.ndarray, mask: np.ndarray, dim: int | None, constant: float) -> Case:
         arguments = {"tensor": x, "mask": mask, "dim": dim, "normalize_constant": constant}
-        return call(id, property, "run_masked_normalize", arguments, lambda: (x.astype(np.float64) * mask).sum(axis=dim) / constant)
+        return call(
+            id,
+            property,
+            "run_masked_normalize",
+            arguments,
+            lambda: (x.astype(np.float64) * mask).sum(axis=dim) / constant,
+        )
 
     cases = [case(*row, constant=float(rng.integers(2, 50))) for row in _masked(rng)]
     return [*cases, case("one", "a constant of 1", *_masked(rng)[1][2:], constant=1.0)]
@@ -176,7 +207,9 @@ def sft_microbatch_train_step(rng: Rng) -> list[Case]:
         mask[0, 0], mask[-1, -1], mask[-1, 0] = True, False, True
         arguments = {"response_mask": mask, "gradient_accumulation_steps": steps, "normalize_constant": constant}
         loss = -(x.astype(np.float64) * mask).sum() / constant / batch / steps
-        return microbatch(id, property, "run_sft_microbatch_train_step", x, arguments, loss, -(mask / constant / batch / steps), count)
+        return microbatch(
+            id, property, "run_sft_microbatch_train_step", x, arguments, loss, -(mask / constant / batch / steps), count
+        )
 
     return [
         case("plain", "sum over response tokens, mean over rows", 3, 6, 1, 1.0),
@@ -197,7 +230,9 @@ def microbatch(id: str, property: str, function: str, x: np.ndarray, arguments: 
             wrong = difference(value, np.array(loss), atol=1e-6, rtol=1e-4, what="the loss returned")
             if wrong is None and (len(found) != count or found[number] is None):
                 wrong = "backward was not called"
-            wrong = wrong or difference(found[number], (number + 1) * gradient, atol=1e-6, rtol=1e-4, what=f"gradients after call {number + 1}")
+            wrong = wrong or difference(
+                found[number], (number + 1) * gradient, atol=1e-6, rtol=1e-4, what=f"gradients after call {number + 1}"
+            )
             if wrong:
                 return wrong
         return None if len(found) == count else "another number of losses"

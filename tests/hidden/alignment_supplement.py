@@ -46,8 +46,19 @@ def data_loading(rng: Rng) -> list[Case]:
     words = _words(rng)
     eos = words.index("<eos>")
 
-    def case(id: str, property: str, count: int, seq_length: int, batch_size: int = 0, shuffle: bool = False, rest: int | None = None) -> Case:
-        pairs = [[_text(rng, words, int(rng.integers(1, 6))), _text(rng, words, int(rng.integers(1, 9)))] for _ in range(count)]
+    def case(
+        id: str,
+        property: str,
+        count: int,
+        seq_length: int,
+        batch_size: int = 0,
+        shuffle: bool = False,
+        rest: int | None = None,
+    ) -> Case:
+        pairs = [
+            [_text(rng, words, int(rng.integers(1, 6))), _text(rng, words, int(rng.integers(1, 9)))]
+            for _ in range(count)
+        ]
         documents = [[*_encode(words, ALPACA.format(p, r)), eos] for p, r in pairs]
         stream = [token for document in documents for token in document]
         if rest is not None:  # lengthen the last response until so many tokens are left over
@@ -95,7 +106,10 @@ def _judge_batches(items: list[np.ndarray], batch_size: int, answer: Answer, *, 
     batches = arrays(answer, "batches")
     if answer.get("num_batches") != len(sizes) or [len(batch) for batch in batches] != sizes:
         return "batches must hold batch_size items each, and the last what is left"
-    found, expected = [tuple(row) for batch in batches for row in batch.tolist()], [tuple(item.tolist()) for item in items]
+    found, expected = (
+        [tuple(row) for batch in batches for row in batch.tolist()],
+        [tuple(item.tolist()) for item in items],
+    )
     if sorted(found) != sorted(expected):
         return "batches must hold each item once"
     return "batches must be in order" if in_order and found != expected else None
@@ -128,7 +142,12 @@ def dpo_loss(rng: Rng) -> list[Case]:
         policy = tiny.weights(rng, len(words), positions=96, scale=scale)
         reference = policy if same else tiny.weights(rng, len(words), positions=96, scale=scale)
         arguments = {"beta": beta, "prompt": prompt, "response_chosen": chosen, "response_rejected": rejected}
-        return {"policy": policy, "reference": reference, "tokenizer": tiny.tokenizer(words, spaces=True), "arguments": arguments}
+        return {
+            "policy": policy,
+            "reference": reference,
+            "tokenizer": tiny.tokenizer(words, spaces=True),
+            "arguments": arguments,
+        }
 
     def case(id: str, property: str, beta: float, lengths: tuple[int, int], *, same: bool = False, scale: float = 0.5,
              below: float = math.inf) -> Case:  # fmt: skip
@@ -186,11 +205,19 @@ def _parser(id: str, property: str, function: str, items: list[tuple[list[Any], 
 
     def judge(answer: Answer) -> str | None:
         found = answer.get("values")
-        if type(found) is not list or len(found) != len(items) or any(v is not None and type(v) is not str for v in found):
+        if (
+            type(found) is not list
+            or len(found) != len(items)
+            or any(v is not None and type(v) is not str for v in found)
+        ):
             raise BadAnswer("an answer must be a str or None")
         for value, (_, expected) in zip(found, items, strict=True):
             if (value or None) != expected:
-                return "an answer is read where none is" if expected is None else "another answer is read than the one given"
+                return (
+                    "an answer is read where none is"
+                    if expected is None
+                    else "another answer is read than the one given"
+                )
         return None
 
     return Case(id, property, "each", {"function": function, "items": [arguments for arguments, _ in items]}, judge)

@@ -56,7 +56,10 @@ def exact_deduplication(rng: Rng) -> list[Case]:
     odd = [f"caf\u00e9 {words(rng, 1)[0]}".encode("latin-1"), bytes(rng.integers(128, 256, size=9).tolist())]
     upper, spaced = one.capitalize(), b"  " + two
     breaks = [f"{words(rng, 1)[0]}{mark}{words(rng, 1)[0]}".encode() for mark in ("\u2028", "\x0b", "\x0c", "\x85")]
-    halves = [part.split(mark)[1] for part, mark in zip(breaks, ("\u2028".encode(), b"\x0b", b"\x0c", "\x85".encode()), strict=True)]
+    halves = [
+        part.split(mark)[1]
+        for part, mark in zip(breaks, ("\u2028".encode(), b"\x0b", b"\x0c", "\x85".encode()), strict=True)
+    ]
     return [
         case("everywhere", "a line that occurs twice disappears everywhere, its first copy too", [
             b"\n".join([menu, one, foot, b""]), b"\n".join([menu, two, three, foot, b""]), b"\n".join([line(), b""])]),

@@ -100,7 +100,7 @@ def _layout(rng: Rng) -> tuple[str, str]:
     broken = [text.replace(" ", "\n   ", 3).replace(" ", " <b>", 1).replace(".", "</b>.") for text in paragraphs]
     link = sentence(rng, 5)
     body = f"<h1>{title}</h1>\n" + "".join(f"  <p>{text}</p>\n" for text in broken)
-    body += f'<p>{link[:-1].replace(" ", " <a href=https://zzyzx.example/deep>", 1)}</a>.</p>\n'
+    body += f"<p>{link[:-1].replace(' ', ' <a href=https://zzyzx.example/deep>', 1)}</a>.</p>\n"
     body += "<ul>" + "".join(f"<li>{item}</li>" for item in items) + "</ul>"
     expected = "\n\n".join([title, *paragraphs, link]) + "\n\n" + "\n".join(f"  \u2022 {item}" for item in items)
     return page(body), expected
@@ -135,8 +135,12 @@ def _menus(rng: Rng) -> Case:
     menu = [sentence(rng, 2)[:-1] for _ in range(4)]
     article = [sentence(rng, 12) for _ in range(4)]
     foot = sentence(rng, 5)
-    body = "<nav class=menu><ul>" + "".join(f"<li><a href=/{i}>{m}</a></li>" for i, m in enumerate(menu)) + "</ul></nav>"
-    body += "<main><article>" + "".join(f"<p>{text}</p>" for text in article) + f"</article></main><footer>{foot}</footer>"
+    body = (
+        "<nav class=menu><ul>" + "".join(f"<li><a href=/{i}>{m}</a></li>" for i, m in enumerate(menu)) + "</ul></nav>"
+    )
+    body += (
+        "<main><article>" + "".join(f"<p>{text}</p>" for text in article) + f"</article></main><footer>{foot}</footer>"
+    )
     words = " ".join([*menu, *article, foot]).split()
 
     def judge(answer: Answer) -> str | None:

@@ -68,7 +68,9 @@ def classifier(id: str, property: str, function: str, items: list[tuple[str, str
         if len(right) < len(items) - missable:
             return f"{len(items) - len(right)} of {len(items)} clear texts have the wrong label"
         low = sum(score < 0.5 for score in right)
-        return "the score is not the probability of the label that is returned" if own and 2 * low > len(right) else None
+        return (
+            "the score is not the probability of the label that is returned" if own and 2 * low > len(right) else None
+        )
 
     return Case(id, property, "each", {"function": function, "items": [[text] for text, _ in items]}, judge, kinds)
 
@@ -134,7 +136,9 @@ def _masking(id: str, property: str, function: str, items: list[tuple[str, str, 
 
     def judge(answer: Answer) -> str | None:
         found = values(answer, len(items))
-        if not all(type(row) is list and len(row) == 2 and type(row[0]) is str and type(row[1]) is int for row in found):
+        if not all(
+            type(row) is list and len(row) == 2 and type(row[0]) is str and type(row[1]) is int for row in found
+        ):
             raise BadAnswer("an answer must be (text, count)")
         if any(row[0] != text for row, (_, text, _) in zip(found, items, strict=True)):
             return "a text is not masked as it should be"
@@ -154,7 +158,12 @@ def _emails(rng: Rng) -> list[Case]:
     def plain() -> str:
         return f"{_word(rng)}{rng.integers(10)}@{_word(rng)}.{rng.choice(['com', 'org', 'net', 'edu'])}"
 
-    local = [f"{_word(rng)}.{_word(rng)}", f"{_word(rng)}+{_word(rng)}", f"{_word(rng)}_{rng.integers(99)}", f"{_word(rng)}-{_word(rng)}"]
+    local = [
+        f"{_word(rng)}.{_word(rng)}",
+        f"{_word(rng)}+{_word(rng)}",
+        f"{_word(rng)}_{rng.integers(99)}",
+        f"{_word(rng)}-{_word(rng)}",
+    ]
     hosts = [f"mail.{_word(rng)}.co.uk", f"{_word(rng)}-{_word(rng)}.org", f"cs.{_word(rng)}.edu"]
     return [
         case("sentence", "the period of the sentence stays", (f"Write to {plain()}.", f"Write to {EMAIL}.", 1),
@@ -165,7 +174,7 @@ def _emails(rng: Rng) -> list[Case]:
         case("host", "subdomains, hyphens and long endings after it", *((f"to {_word(rng)}@{host} now", f"to {EMAIL} now", 1) for host in hosts)),
         case("capitals", "capital letters", (f"to {plain().upper()} now", f"to {EMAIL} now", 1)),
         case("masked", "masks that are there already stay and are not counted", (f"{EMAIL} and {plain()}", f"{EMAIL} and {EMAIL}", 1)),
-        case("others", "no address, no mask", *((text, text, 0) for text in (f"@{_word(rng)} said so", f"5 @ $3 each", f"{_word(rng)}@{_word(rng)} is no host"))),
+        case("others", "no address, no mask", *((text, text, 0) for text in (f"@{_word(rng)} said so", "5 @ $3 each", f"{_word(rng)}@{_word(rng)} is no host"))),
     ]  # fmt: skip
 
 
@@ -178,7 +187,9 @@ def _phones(rng: Rng) -> list[Case]:
         return _masking(f"phone-{id}", property, "run_mask_phone_numbers", list(items))
 
     def number(form: str) -> str:
-        return form.format(f"{rng.integers(2, 10)}{_digits(rng, 2)}", f"{rng.integers(2, 10)}{_digits(rng, 2)}", _digits(rng, 4))
+        return form.format(
+            f"{rng.integers(2, 10)}{_digits(rng, 2)}", f"{rng.integers(2, 10)}{_digits(rng, 2)}", _digits(rng, 4)
+        )
 
     def shown(form: str) -> tuple[str, str, int]:
         before, after = _word(rng), _word(rng)
@@ -205,7 +216,12 @@ def _ips(rng: Rng) -> list[Case]:
     def address() -> str:
         return ".".join(str(octet) for octet in rng.integers(1, 256, size=4))
 
-    private = [f"10.{rng.integers(256)}.0.{rng.integers(1, 256)}", f"192.168.{rng.integers(256)}.1", "127.0.0.1", "255.255.255.0"]
+    private = [
+        f"10.{rng.integers(256)}.0.{rng.integers(1, 256)}",
+        f"192.168.{rng.integers(256)}.1",
+        "127.0.0.1",
+        "255.255.255.0",
+    ]
     large = [f"{rng.integers(256, 1000)}.4.5.6", f"4.5.6.{rng.integers(256, 1000)}", f"4.{rng.integers(256, 1000)}.5.6"]
     return [
         case("sentence", "the period of the sentence stays", (f"It is {address()}.", f"It is {IP}.", 1)),
@@ -223,7 +239,9 @@ def harmful_content(rng: Rng) -> list[Case]:
 
     def toxic(id: str, property: str, found: list[str], label: str, missable: int) -> Case:
         items = [(text, label) for text in found]
-        return classifier(id, property, "run_classify_toxic_speech", items, labels=("toxic", "non-toxic"), missable=missable)
+        return classifier(
+            id, property, "run_classify_toxic_speech", items, labels=("toxic", "non-toxic"), missable=missable
+        )
 
     clean, shouted = pick(rng, CLEAN, 8), [text.upper() for text in pick(rng, OBSCENE, 3)]
     return [

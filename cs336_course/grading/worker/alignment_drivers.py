@@ -140,7 +140,9 @@ def packed(adapters: Any, inputs: Inputs) -> dict[str, Any]:
     found = {"length": length, "ends": ends, "kind": str(items[0]["input_ids"].dtype) if items else ""}
     found |= {name: [_array(item[name]) for item in items] for name in ("input_ids", "labels")}
     if inputs["batch_size"]:
-        loader = adapters.run_iterate_batches(dataset=dataset, batch_size=inputs["batch_size"], shuffle=inputs["shuffle"])
+        loader = adapters.run_iterate_batches(
+            dataset=dataset, batch_size=inputs["batch_size"], shuffle=inputs["shuffle"]
+        )
         found["batches"] = [_array(batch["input_ids"]) for batch in loader]
         found["num_batches"] = len(loader)
     return found
