@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from cs336_course.grading import isolation
 from cs336_course.grading.client import Limits
 from cs336_course.grading.judge import grade, judgement
 from cs336_course.grading.suite import generator, load_suite
@@ -182,3 +183,11 @@ def test_graded_in_a_worker(assignment, slug, code, share, advice, tmp_path):
     cases = report.slugs[0].cases
     assert report.score == share * suite.max_score, [case for case in cases if case.status != "passed"]
     assert advice is None or any(advice in case.diagnosis for case in cases)
+
+
+def test_a_folder_of_models_is_shown_to_submissions(tmp_path, monkeypatch):
+    monkeypatch.setenv("CS336_GRADER_ASSETS", str(tmp_path))
+    assert str(tmp_path) in isolation.visible_paths(tmp_path / "stage")
+    monkeypatch.setenv("CS336_GRADER_ASSETS", str(tmp_path / "nothing"))
+    with pytest.raises(ValueError, match="full path of a folder"):
+        isolation.visible_paths(tmp_path / "stage")
