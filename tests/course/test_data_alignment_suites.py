@@ -13,6 +13,7 @@ import torch
 from cs336_course.grading import isolation
 from cs336_course.grading.client import Limits
 from cs336_course.grading.judge import grade, judgement
+from cs336_course.grading.rules import lint_source
 from cs336_course.grading.suite import generator, load_suite
 from cs336_course.grading.worker import alignment_drivers
 from cs336_course.misconceptions.diagnosis import answer_of, diagnose, name
@@ -191,3 +192,17 @@ def test_a_folder_of_models_is_shown_to_submissions(tmp_path, monkeypatch):
     monkeypatch.setenv("CS336_GRADER_ASSETS", str(tmp_path / "nothing"))
     with pytest.raises(ValueError, match="full path of a folder"):
         isolation.visible_paths(tmp_path / "stage")
+
+
+@pytest.mark.parametrize(
+    ("assignment", "code", "flagged"),
+    [
+        ("data", "from datasketch import MinHash", True),
+        ("data", "import fasttext, resiliparse, xxhash", False),
+        ("alignment", "from transformers import Trainer", True),
+        ("alignment", "import transformers as t\nx = t.Trainer()", True),
+        ("alignment", "from transformers import AutoModelForCausalLM\nimport torch.nn.functional as F", False),
+    ],
+)
+def test_ready_made_parts_are_flagged(assignment, code, flagged):
+    assert bool(lint_source(code.encode(), "x.py", assignment)) is flagged
