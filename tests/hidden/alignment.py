@@ -1,11 +1,13 @@
-"""Assignment 5: slug -> (points, generator of cases). Signatures of 2025, and the coded parts of the supplement.
+"""Assignment 5: slug -> (points, generator of cases). Signatures of 2025, those that 2026 changed, and the supplement.
+
+A term of one edition grades its own problems: `--only`.
 
 The parsers are a point each of the four of mmlu_baseline and gsm8k_baseline; the rest of those is judged by hand.
 """
 
 from __future__ import annotations
 
-from . import alignment_policy, alignment_scoring, alignment_supplement
+from . import alignment_2026, alignment_policy, alignment_scoring, alignment_supplement
 
 PROBLEMS = {
     "tokenize_prompt_and_output": (2, alignment_scoring.tokenize_prompt_and_output),
@@ -23,4 +25,5 @@ PROBLEMS = {
     "parse_mmlu_response": (1, alignment_supplement.parse_mmlu_response),
     "parse_gsm8k_response": (1, alignment_supplement.parse_gsm8k_response),
     "dpo_loss": (2, alignment_supplement.dpo_loss),
+    **alignment_2026.PROBLEMS,
 }

@@ -109,17 +109,59 @@ def surrogate(adapters: Any, inputs: Inputs) -> dict[str, Any]:
 
 def group_rewards(adapters: Any, inputs: Inputs) -> dict[str, Any]:
     """Edition 2025: advantages and raw rewards of responses whose rewards stand in a table."""
-    table = {(response, truth): (reward, form) for response, truth, reward, form in inputs["table"]}
-
-    def reward_fn(response: str, truth: str) -> dict[str, float]:
-        reward, form = table[response, truth]
-        return {"reward": reward, "format_reward": form, "answer_reward": reward}
-
     advantages, raw, _metadata = adapters.run_compute_group_normalized_rewards(
-        reward_fn=reward_fn, rollout_responses=[row[0] for row in inputs["table"]],
+        reward_fn=_reward_function(inputs["table"]), rollout_responses=[row[0] for row in inputs["table"]],
         repeated_ground_truths=[row[1] for row in inputs["table"]], **inputs["settings"],
     )  # fmt: skip
     return {"advantages": _array(advantages), "raw": _array(raw)}
+
+
+def rollout_rewards(adapters: Any, inputs: Inputs) -> dict[str, Any]:
+    """Edition 2026: raw rewards of responses whose rewards stand in a table."""
+    table = inputs["table"]
+    found = adapters.run_compute_rollout_rewards(
+        reward_fn=_reward_function(table), rollout_responses=[row[0] for row in table],
+        repeated_ground_truths=[row[1] for row in table],
+    )  # fmt: skip
+    return {"value": _array(_first(found))}
+
+
+def advantages(adapters: Any, inputs: Inputs) -> dict[str, Any]:
+    """Edition 2026: advantages of given rewards."""
+    rewards = torch.from_numpy(inputs["raw_rewards"].copy())
+    return {"value": _array(_first(adapters.run_compute_group_normalized_rewards(raw_rewards=rewards, **inputs["settings"])))}
+
+
+def grpo_step(adapters: Any, inputs: Inputs) -> dict[str, Any]:
+    """Edition 2026: one train step by plain gradient descent: loss, weights after it, whether gradients are left."""
+    model, table = TinyModel(inputs["weights"]), inputs["table"]
+    optimizer = torch.optim.SGD(model.parameters(), lr=inputs["lr"])
+    settings = {name: _tensors(value, None) for name, value in inputs["settings"].items()}
+    found = adapters.run_grpo_train_step(
+        model=model, tokenizer=make_tokenizer(inputs["tokenizer"]), optimizer=optimizer, reward_fn=_reward_function(table),
+        repeated_prompts=list(inputs["prompts"]), rollout_responses=[row[0] for row in table],
+        repeated_ground_truths=[row[1] for row in table], **settings,
+    )  # fmt: skip
+    left = any(parameter.grad is not None for parameter in model.parameters())
+    return {"loss": _array(_first(found)), "weights": {n: _array(p) for n, p in model.named_parameters()}, "gradients": left}
+
+
+def _first(found: Any) -> Any:
+    """The tensor of (tensor, metadata)."""
+    if type(found) is not tuple or len(found) != 2:
+        raise SchemaError("expected two values, the second of which is metadata")
+    return found[0]
+
+
+def _reward_function(table: list[list[Any]]) -> Callable[[str, str], dict[str, float]]:
+    """A reward function that knows the rewards of the table's (response, truth)."""
+    scores = {(response, truth): (reward, form) for response, truth, reward, form in table}
+
+    def reward_fn(response: str, truth: str) -> dict[str, float]:
+        reward, form = scores[response, truth]
+        return {"reward": reward, "format_reward": form, "answer_reward": reward}
+
+    return reward_fn
 
 
 def packed(adapters: Any, inputs: Inputs) -> dict[str, Any]:
@@ -162,5 +204,8 @@ def dpo(adapters: Any, inputs: Inputs) -> dict[str, Any]:
 
 DRIVERS: dict[str, Callable[[Any, Inputs], dict[str, Any]]] = {
     function.__name__: function
-    for function in (tokenize_pairs, response_log_probs, microbatches, surrogate, group_rewards, packed, dpo)
-}
+    for function in (
+        tokenize_pairs, response_log_probs, microbatches, surrogate, group_rewards, rollout_rewards, advantages, grpo_step,
+        packed, dpo,
+    )
+}  # fmt: skip
