@@ -70,6 +70,18 @@ READ = {
     "compute_grpo_clip_loss": "Schulman et al. 2017, equation 7",
     "compute_policy_gradient_loss": "the handout's table of loss types",
     "grpo_microbatch_train_step": "the handout's section on the GRPO step",
+    "compute_rollout_rewards": "the handout's section on what 2026 changed",
+    "compute_group_normalized_rewards_grpo": "Shao et al. 2024, section 4.1.2",
+    "compute_group_normalized_rewards_drgrpo": "Liu et al. 2025, section 3",
+    "compute_group_normalized_rewards_maxrl": "the handout's section on what 2026 changed",
+    "compute_policy_gradient_loss_on_policy": "Williams 1992, or the handout's derivation of REINFORCE",
+    "compute_policy_gradient_loss_off_policy": "Schulman et al. 2017, equation 7",
+    "compute_policy_gradient_loss_off_policy_gspo": "Zheng et al. 2025 (GSPO), section 4.1",
+    "aggregate_loss_across_microbatch_sequence": "the handout's section on what 2026 changed",
+    "aggregate_loss_across_microbatch_constant": "Liu et al. 2025 on Dr. GRPO, section 3",
+    "grpo_train_step_standard_on_policy": "Shao et al. 2024, algorithm 1",
+    "grpo_train_step_variants_on_policy": "the handout's section on what 2026 changed",
+    "grpo_train_step_off_policy": "the handout's section on what 2026 changed",
     "dpo_loss": "Rafailov et al. 2023, equation 7",
     "parse_mmlu_response": "the handout's section on reading answers",
     "parse_gsm8k_response": "the handout's section on reading answers",
@@ -110,7 +122,7 @@ MODULES = {
     "systems": ("kernels", "data_parallel", "sharding"),
     "scaling": ("scaling_fits", "service_clients"),
     "data": ("data_pages", "data_texts", "data_duplicates"),
-    "alignment": ("alignment_scoring", "alignment_policy", "alignment_supplement"),
+    "alignment": ("alignment_scoring", "alignment_policy", "alignment_2026", "alignment_supplement"),
 }
 
 
