@@ -21,9 +21,22 @@ def bank() -> list[Misconception]:
 
 
 def _rewards() -> list[Misconception]:
-    def entry(name: str, says: str, example: str, change: Callable[[Tensor], Any] | None = None, key: str = "reward", truth: int | None = None) -> Misconception:
-        def run(reward_fn: Callable[[str, str], dict[str, float]], rollout_responses: list[str], repeated_ground_truths: list[str]) -> Any:
-            answers = repeated_ground_truths if truth is None else [repeated_ground_truths[truth]] * len(rollout_responses)
+    def entry(
+        name: str,
+        says: str,
+        example: str,
+        change: Callable[[Tensor], Any] | None = None,
+        key: str = "reward",
+        truth: int | None = None,
+    ) -> Misconception:
+        def run(
+            reward_fn: Callable[[str, str], dict[str, float]],
+            rollout_responses: list[str],
+            repeated_ground_truths: list[str],
+        ) -> Any:
+            answers = (
+                repeated_ground_truths if truth is None else [repeated_ground_truths[truth]] * len(rollout_responses)
+            )
             found = torch.tensor([reward_fn(r, a)[key] for r, a in zip(rollout_responses, answers, strict=True)])
             return (found, {}) if change is None else change(found)
 
@@ -45,12 +58,22 @@ def _rewards() -> list[Misconception]:
 def normalized(r: Tensor, group: int, baseline: str, normalizer: str, eps: float, how: str) -> Tensor:
     """Advantages, right with `how` = ""."""
     rows = r.view(group, -1).T if how == "strided" else r.view(-1, group)
-    mean = rows.mean() if how == "batch-mean" else rows.median(1, keepdim=True).values if how == "median" else rows.mean(1, keepdim=True)
+    mean = (
+        rows.mean()
+        if how == "batch-mean"
+        else rows.median(1, keepdim=True).values
+        if how == "median"
+        else rows.mean(1, keepdim=True)
+    )
     if how == "leave-one-out":
         mean = (rows.sum(1, keepdim=True) - rows) / (group - 1)
     subtract = {"never-subtracted": False, "always-subtracted": True}.get(how, baseline == "mean")
     std = rows.std() if how == "batch-std" else rows.std(1, keepdim=True, unbiased=how != "biased")
-    divisor = {"std": std, "mean": rows.mean() if how == "batch-divisor" else rows.mean(1, keepdim=True), "none": torch.ones(())}[normalizer]
+    divisor = {
+        "std": std,
+        "mean": rows.mean() if how == "batch-divisor" else rows.mean(1, keepdim=True),
+        "none": torch.ones(()),
+    }[normalizer]
     if how == "variance":
         divisor = std**2
     elif how == "std-anyway":
@@ -88,17 +111,29 @@ DIVIDED: Mistakes = (
 
 def _groups() -> list[Misconception]:
     def entry(kind: str, how: str, says: str, example: str) -> Misconception:
-        def run(raw_rewards: Tensor, group_size: int, baseline: str = "mean", advantage_eps: float = 1e-6, advantage_normalizer: str = "std") -> Any:
+        def run(
+            raw_rewards: Tensor,
+            group_size: int,
+            baseline: str = "mean",
+            advantage_eps: float = 1e-6,
+            advantage_normalizer: str = "std",
+        ) -> Any:
             found = normalized(raw_rewards, group_size, baseline, advantage_normalizer, advantage_eps, how)
             return (found, raw_rewards, {}) if how == "three-values" else (found, {})
 
-        return wrong(f"compute_group_normalized_rewards_{kind}", how, says, example, run_compute_group_normalized_rewards=run)
+        return wrong(
+            f"compute_group_normalized_rewards_{kind}", how, says, example, run_compute_group_normalized_rewards=run
+        )
 
     three = ("three-values", "three values are returned, as in 2025", "any rewards")
     biased = ("biased", "the standard deviation divides by n instead of n - 1", "rewards 0, 1 in a group of two")
     batch = ("batch-std", "the standard deviation is that of the whole batch", "groups 0, 0, 1 and 1, 1, 0.9")
     variance = ("variance", "the variance is divided by instead of its root", "rewards 0, 1 in a group of two")
-    anyway = ("std-anyway", "the standard deviation is divided by, whatever is asked for", "rewards 0, 1 in a group of two")
+    anyway = (
+        "std-anyway",
+        "the standard deviation is divided by, whatever is asked for",
+        "rewards 0, 1 in a group of two",
+    )
     kinds: dict[str, Mistakes] = {
         "grpo": (*SHARED, *DIVIDED, three, biased, batch, variance),
         "drgrpo": (*SHARED, three, anyway, ("eps-anyway", "1 + eps is divided by", "eps = 0.3")),
@@ -108,7 +143,9 @@ def _groups() -> list[Misconception]:
     return [entry(kind, *mistake) for kind, mistakes in kinds.items() for mistake in mistakes]
 
 
-def ratio_loss(a: Tensor, x: Tensor, kind: str, old: Tensor | None, clip: float | None, mask: Tensor | None, how: str = "") -> Tensor:
+def ratio_loss(
+    a: Tensor, x: Tensor, kind: str, old: Tensor | None, clip: float | None, mask: Tensor | None, how: str = ""
+) -> Tensor:
     """Loss per token, right with `how` = ""."""
     a = a.reshape(1, -1) if how == "columns" and a.dim() == 1 else a.reshape(-1, 1)
     if how == "first-advantage":
@@ -120,7 +157,11 @@ def ratio_loss(a: Tensor, x: Tensor, kind: str, old: Tensor | None, clip: float 
     if kind == "noclip":
         if how == "noclip-clipped":
             return clip_loss(a, x, old, clip)
-        return -a * x if how == "noclip-ignored" else clip_loss(a, x, old, 1e9, "no-clip" if how not in ("inverted", "no-exp", "ratio-detached") else how)
+        return (
+            -a * x
+            if how == "noclip-ignored"
+            else clip_loss(a, x, old, 1e9, "no-clip" if how not in ("inverted", "no-exp", "ratio-detached") else how)
+        )
     if kind == "grpo":
         return clip_loss(a, x, old, clip, how)
     selected = torch.ones_like(x) if mask is None or how == "mask-ignored" else mask.float()
@@ -142,13 +183,29 @@ def _importance() -> list[Misconception]:
     def entry(kind: str, how: str, says: str, example: str) -> Misconception:
         def run(raw_rewards_or_advantages: Tensor, policy_log_probs: Tensor, importance_reweighting_method: str = "none", old_log_probs: Any = None,
                 cliprange: Any = None, response_mask: Any = None) -> Any:  # fmt: skip
-            found = ratio_loss(raw_rewards_or_advantages, policy_log_probs, importance_reweighting_method, old_log_probs, cliprange, response_mask, how)
+            found = ratio_loss(
+                raw_rewards_or_advantages,
+                policy_log_probs,
+                importance_reweighting_method,
+                old_log_probs,
+                cliprange,
+                response_mask,
+                how,
+            )
             return found if how == "no-metadata" else (found, {})
 
         return wrong(f"compute_policy_gradient_loss_{kind}", how, says, example, run_compute_policy_gradient_loss=run)
 
-    one, up, row = "one token with log-prob -1 and advantage 2: the loss is 2", "ratio 1.5, advantage 1, clip 0.2: -1.2", "a row with two tokens of the response"
-    flat = ("columns", "advantages of shape (batch,) are applied to columns", "two rows of two tokens with advantages of shape (2,)")
+    one, up, row = (
+        "one token with log-prob -1 and advantage 2: the loss is 2",
+        "ratio 1.5, advantage 1, clip 0.2: -1.2",
+        "a row with two tokens of the response",
+    )
+    flat = (
+        "columns",
+        "advantages of shape (batch,) are applied to columns",
+        "two rows of two tokens with advantages of shape (2,)",
+    )
     plain = ("no-metadata", "the loss is returned without metadata", one)
     kinds: dict[str, Mistakes] = {
         "on_policy": (
@@ -212,10 +269,17 @@ def aggregated(x: Tensor, mask: Tensor, normalization: str, constant: float | No
 
 def _aggregation() -> list[Misconception]:
     def entry(kind: str, how: str, says: str, example: str) -> Misconception:
-        def run(per_token_policy_gradient_loss: Tensor, mask: Tensor, loss_normalization: str = "sequence", normalization_constant: Any = None) -> Tensor:
+        def run(
+            per_token_policy_gradient_loss: Tensor,
+            mask: Tensor,
+            loss_normalization: str = "sequence",
+            normalization_constant: Any = None,
+        ) -> Tensor:
             return aggregated(per_token_policy_gradient_loss, mask, loss_normalization, normalization_constant, how)
 
-        return wrong(f"aggregate_loss_across_microbatch_{kind}", how, says, example, run_aggregate_loss_across_microbatch=run)
+        return wrong(
+            f"aggregate_loss_across_microbatch_{kind}", how, says, example, run_aggregate_loss_across_microbatch=run
+        )
 
     rows = "rows of 1 and 3 response tokens"
     both: Mistakes = (
@@ -263,7 +327,11 @@ def train_step(model: Any, tokenizer: Any, optimizer: Any, steps: int, norm: flo
         mask = batch["response_mask"][part]
         losses = ratio_loss(a[part], x, kind, old, clip, mask, how if kind != "none" else "")
         share = 1.0 if normalization == "constant" else len(part) / count
-        share = {"equal-parts": 1 / len(parts), "not-divided-by-parts": 1.0, "constant-over-parts": share / (len(parts) if normalization == "constant" else 1)}.get(how, share)
+        share = {
+            "equal-parts": 1 / len(parts),
+            "not-divided-by-parts": 1.0,
+            "constant-over-parts": share / (len(parts) if normalization == "constant" else 1),
+        }.get(how, share)
         loss = aggregated(losses, mask, normalization, constant if constant is not None else 32.0, how) * share
         (-loss if how == "ascent" else loss).backward()
         total = loss.detach() if how == "last-loss" else total + loss.detach()
@@ -286,7 +354,9 @@ def _steps() -> list[Misconception]:
         def run(model: Any, tokenizer: Any, optimizer: Any, gradient_accumulation_steps: int, max_grad_norm: float | None,
                 reward_fn: Callable[[str, str], dict[str, float]], repeated_prompts: list[str], rollout_responses: list[str],
                 repeated_ground_truths: list[str], **settings: Any) -> Any:  # fmt: skip
-            rewards = torch.tensor([reward_fn(r, t)["reward"] for r, t in zip(rollout_responses, repeated_ground_truths, strict=True)])
+            rewards = torch.tensor(
+                [reward_fn(r, t)["reward"] for r, t in zip(rollout_responses, repeated_ground_truths, strict=True)]
+            )
             return train_step(model, tokenizer, optimizer, gradient_accumulation_steps, max_grad_norm, rewards, repeated_prompts,
                               rollout_responses, settings, how), {}  # fmt: skip
 

@@ -10,6 +10,7 @@ Read next: `tests/hidden/alignment.py` (where the inputs come from, and the same
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -48,11 +49,16 @@ class TinyModel(torch.nn.Module):
 
 def make_tokenizer(spec: Inputs) -> Any:
     """A tokenizer of Hugging Face from its JSON and the names of its special tokens."""
+    return _tokenizer_of(spec["json"], tuple(spec["special"].items()))
+
+
+@functools.lru_cache(maxsize=8)
+def _tokenizer_of(text: str, special: tuple[tuple[str, str], ...]) -> Any:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    made = Tokenizer.from_str(spec["json"])
-    return PreTrainedTokenizerFast(tokenizer_object=made, clean_up_tokenization_spaces=False, **spec["special"])
+    made = Tokenizer.from_str(text)
+    return PreTrainedTokenizerFast(tokenizer_object=made, clean_up_tokenization_spaces=False, **dict(special))
 
 
 def tokenize_pairs(adapters: Any, inputs: Inputs) -> dict[str, Any]:
@@ -129,7 +135,11 @@ def rollout_rewards(adapters: Any, inputs: Inputs) -> dict[str, Any]:
 def advantages(adapters: Any, inputs: Inputs) -> dict[str, Any]:
     """Edition 2026: advantages of given rewards."""
     rewards = torch.from_numpy(inputs["raw_rewards"].copy())
-    return {"value": _array(_first(adapters.run_compute_group_normalized_rewards(raw_rewards=rewards, **inputs["settings"])))}
+    return {
+        "value": _array(
+            _first(adapters.run_compute_group_normalized_rewards(raw_rewards=rewards, **inputs["settings"]))
+        )
+    }
 
 
 def grpo_step(adapters: Any, inputs: Inputs) -> dict[str, Any]:
@@ -142,8 +152,13 @@ def grpo_step(adapters: Any, inputs: Inputs) -> dict[str, Any]:
         repeated_prompts=list(inputs["prompts"]), rollout_responses=[row[0] for row in table],
         repeated_ground_truths=[row[1] for row in table], **settings,
     )  # fmt: skip
-    left = any(parameter.grad is not None for parameter in model.parameters())
-    return {"loss": _array(_first(found)), "weights": {n: _array(p) for n, p in model.named_parameters()}, "gradients": left}
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    left = "none" if not gradients else "some" if any(bool(gradient.any()) for gradient in gradients) else "zero"
+    return {
+        "loss": _array(_first(found)),
+        "weights": {n: _array(p) for n, p in model.named_parameters()},
+        "gradients": left,
+    }
 
 
 def _first(found: Any) -> Any:
