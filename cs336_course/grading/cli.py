@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Assignment = Literal["basics", "systems", "scaling", "data", "alignment"]
 Format = Literal["text", "json", "html", "gradescope", "classroom", "prairielearn", "junit"]
 Tier = Literal["auto", "container", "namespace", "process"]
+Edition = Literal["all", "2024", "2025", "2026"]
 DEFAULT_SECRET = "cs336"
 
 
@@ -32,6 +33,8 @@ class _Grading:
 
     only: tuple[str, ...] = ()
     """problem slugs; all by default"""
+    edition: Edition = "all"
+    """problems of this edition only, where editions differ (alignment)"""
     secret_file: Path | None = None
     """file with the secret of the hidden inputs; else CS336_GRADING_SECRET, else a public default for practice"""
     term: str = "0"
@@ -85,6 +88,8 @@ class GradescopeZip:
     """file with the secret; else CS336_GRADING_SECRET"""
     term: str = "0"
     """part of the seed"""
+    edition: Edition = "all"
+    """problems of this edition only, where editions differ"""
 
 
 @dataclass(frozen=True)
@@ -139,7 +144,13 @@ def batch(argv: list[str]) -> None:
         print(f"{submission.name}: {score}{' (from before)' if before else ''}", file=sys.stderr, flush=True)
 
     def run() -> bool:
-        suite = load_suite(assignment, secret=_secret(options.secret_file), term=options.term, only=list(options.only))
+        suite = load_suite(
+            assignment,
+            secret=_secret(options.secret_file),
+            term=options.term,
+            only=list(options.only),
+            edition=options.edition,
+        )
         reports = grade_batch(
             submissions,
             options.out,
@@ -172,7 +183,7 @@ def gradescope_zip(argv: list[str]) -> None:
     secret = _secret(options.secret_file).decode()
     if secret == DEFAULT_SECRET:
         raise ValueError("a Gradescope zip needs a secret of your own: set CS336_GRADING_SECRET or give --secret-file")
-    files = write_autograder(assignment, options.out, secret=secret, term=options.term)
+    files = write_autograder(assignment, options.out, secret=secret, term=options.term, edition=options.edition)
     print_result({"zip": str(options.out), "files": len(files), "keep_secret": "holds the hidden suite"}, as_json=False)
 
 
@@ -201,7 +212,13 @@ def _grader(assignment: str, options: _Grading, *, show: bool) -> Callable[[Path
     from cs336_course.grading.judge import grade as grade_one
     from cs336_course.grading.suite import load_suite
 
-    suite = load_suite(assignment, secret=_secret(options.secret_file), term=options.term, only=list(options.only))
+    suite = load_suite(
+        assignment,
+        secret=_secret(options.secret_file),
+        term=options.term,
+        only=list(options.only),
+        edition=options.edition,
+    )
     tier = choose_tier(options.isolation)
     if tier == "process":
         print("warning: isolation `process` protects from accidents, not from malice", file=sys.stderr)

@@ -206,3 +206,13 @@ def test_a_folder_of_models_is_shown_to_submissions(tmp_path, monkeypatch):
 )
 def test_ready_made_parts_are_flagged(assignment, code, flagged):
     assert bool(lint_source(code.encode(), "x.py", assignment)) is flagged
+
+
+def test_editions_of_assignment_5():
+    """Points of the coded problems by the handouts of the years: 19 and 19, and 7 of the supplement in both."""
+    suites = {year: load_suite("alignment", secret=b"e", edition=year) for year in ("all", "2024", "2025", "2026")}
+    assert {year: suite.max_score for year, suite in suites.items()} == {"all": 43, "2024": 7, "2025": 26, "2026": 26}
+    assert len({suite.sha256 for suite in suites.values()}) == 4
+    with pytest.raises(ValueError, match="no problem 'compute_entropy'"):
+        load_suite("alignment", secret=b"e", edition="2026", only=["compute_entropy"])
+    assert load_suite("data", secret=b"e", edition="2024", only=["mask_pii"]).max_score == 3

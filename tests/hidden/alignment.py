@@ -1,6 +1,5 @@
 """Assignment 5: slug -> (points, generator of cases). Signatures of 2025, those that 2026 changed, and the supplement.
 
-A term of one edition grades its own problems: `--only`.
 
 The parsers are a point each of the four of mmlu_baseline and gsm8k_baseline; the rest of those is judged by hand.
 """
@@ -27,3 +26,13 @@ PROBLEMS = {
     "dpo_loss": (2, alignment_supplement.dpo_loss),
     **alignment_2026.PROBLEMS,
 }
+SUPPLEMENT = {
+    slug: PROBLEMS[slug][0] for slug in ("data_loading", "parse_mmlu_response", "parse_gsm8k_response", "dpo_loss")
+}
+NEW = {slug: points for slug, (points, _) in alignment_2026.PROBLEMS.items()}
+EDITIONS = {
+    "2024": SUPPLEMENT,
+    "2025": {slug: points for slug, (points, _) in PROBLEMS.items() if slug not in NEW},
+    "2026": {"tokenize_prompt_and_output": 1, "get_response_log_probs": 1, **NEW, **SUPPLEMENT},
+}
+"""year -> points of its problems"""
