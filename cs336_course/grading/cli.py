@@ -19,6 +19,7 @@ from cs336_basics.runs.command_line import parse, print_result
 
 if TYPE_CHECKING:
     from cs336_course.grading.report import GradeReport
+    from cs336_course.grading.suite import Suite
 
 Assignment = Literal["basics", "systems", "scaling", "data", "alignment"]
 Format = Literal["text", "json", "html", "gradescope", "classroom", "prairielearn", "junit"]
@@ -133,7 +134,6 @@ def batch(argv: list[str]) -> None:
         Batch, rest, f"grade batch {assignment}", example="grade batch basics --submissions inbox --out grades --resume"
     )
     from cs336_course.grading.batch import find_submissions, grade_batch
-    from cs336_course.grading.suite import load_suite
 
     if options.jobs < 1:
         raise ValueError(f"--jobs must be at least 1; got {options.jobs}")
@@ -144,13 +144,7 @@ def batch(argv: list[str]) -> None:
         print(f"{submission.name}: {score}{' (from before)' if before else ''}", file=sys.stderr, flush=True)
 
     def run() -> bool:
-        suite = load_suite(
-            assignment,
-            secret=_secret(options.secret_file),
-            term=options.term,
-            only=list(options.only),
-            edition=options.edition,
-        )
+        suite = _suite(assignment, options)
         reports = grade_batch(
             submissions,
             options.out,
@@ -205,20 +199,21 @@ def _show_slug(slug: str) -> None:
     print(f"  {slug}", file=sys.stderr, flush=True)
 
 
+def _suite(assignment: str, options: _Grading) -> Suite:
+    """The hidden suite that the options ask for."""
+    from cs336_course.grading.suite import load_suite
+
+    secret = _secret(options.secret_file)
+    return load_suite(assignment, secret=secret, term=options.term, only=list(options.only), edition=options.edition)
+
+
 def _grader(assignment: str, options: _Grading, *, show: bool) -> Callable[[Path, Path | None], GradeReport]:
     """Function (submission, file for the growing report) with the options filled in."""
     from cs336_course.grading.client import Limits
     from cs336_course.grading.isolation import choose_tier
     from cs336_course.grading.judge import grade as grade_one
-    from cs336_course.grading.suite import load_suite
 
-    suite = load_suite(
-        assignment,
-        secret=_secret(options.secret_file),
-        term=options.term,
-        only=list(options.only),
-        edition=options.edition,
-    )
+    suite = _suite(assignment, options)
     tier = choose_tier(options.isolation)
     if tier == "process":
         print("warning: isolation `process` protects from accidents, not from malice", file=sys.stderr)
