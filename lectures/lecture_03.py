@@ -101,9 +101,9 @@ def gradients_through_depth():
         So post-norm should lose the gradient on its way down. Let us look: the norm of each block's gradient, at
         random weights, over that of the last block's.
     """)
-    ratios = {norm: [block_gradients(norm, depth)[0] for depth in (2, 8, 32)] for norm in ("pre", "post")}
-    pre, post = ratios["pre"], ratios["post"]  # @inspect pre post
-    curves = {f"{norm}-norm": list(enumerate(block_gradients(norm, 32), 1)) for norm in ratios}  # @stepover
+    sizes = {norm: [block_gradients(norm, depth) for depth in (2, 8, 32)] for norm in ("pre", "post")}
+    pre, post = ([blocks[0] for blocks in sizes[norm]] for norm in sizes)  # @inspect pre post
+    curves = {f"{norm}-norm": list(enumerate(sizes[norm][-1], 1)) for norm in sizes}
     assert all(0.5 < ratio < 20 for ratio in pre + post)
     plot(
         plot_overlaid_curves(curves, xlabel="block", ylabel="gradient, last block = 1", logarithmic=True),
