@@ -229,12 +229,15 @@ def transfer():
         figure = plot_overlaid_curves(curves, xlabel=f"learning rate ({way})", ylabel="loss after 40 steps", top=4.0)
         figure.axes[0].set_xscale("log", base=2)
         plot(figure, alt=f"Loss over rate for four widths, {way}.")
+    tuned = {way: min(record[way]["128"]) for way in best}  # @inspect tuned
     text("""
         *Recorded on {machine}, {date}.* From width 16 to 128 the best rate falls by a factor of {usual:.1f} in the
-        usual parametrization and by {mup:.1f} under muP. Look at the curves: above, the valley moves left; below, they
-        lie over each other, and wider is better at *every* rate. What transfers is the rate over width, not everything:
-        depth, batch, length of training and decay need laws, or rules, of their own.
-    """, machine=machine, date=date, usual=moved["usual"], mup=moved["muP"])  # fmt: skip
+        usual parametrization and by {mup:.1f} under muP. Look at the curves: in the first picture the valley moves
+        left, in the second it stays, and wider models are better at the rate that was best for the narrow one. The
+        price: tuned at width 128 itself, the usual one is a little better here ({a:.2f} against {b:.2f}). What
+        transfers is the rate over width, not everything: depth, batch, length of training and decay need laws, or
+        rules, of their own.
+    """, machine=machine, date=date, usual=moved["usual"], mup=moved["muP"], a=tuned["usual"], b=tuned["muP"])  # fmt: skip
 
 
 def final_loss(width, rate, *, use_mup, num_steps=40):
@@ -279,8 +282,9 @@ def ending_anywhere():
 
         $$\text{cosine: } \sum_i D_i, \qquad \text{WSD: } 0.9\,D_k + 0.1 \sum_i D_i$$
     """, minicpm=MINICPM)  # fmt: skip
-    rates = [get_lr_wsd_schedule(t, 1.0, 0.0, 10, 20, 100) for t in range(0, 101, 10)]  # @inspect rates @stepover
-    assert rates[1] == rates[8] == 1.0 and rates[10] == 0.0
+    for t in range(0, 101, 5):  # @inspect t
+        rate = get_lr_wsd_schedule(t, 1.0, 0.0, 10, 20, 100)  # @inspect rate @stepover
+    assert rate == 0.0
     lengths = [256, 512, 1024, 2048, 4096]
     costs = {"cosine": sum(lengths), "WSD": 0.9 * lengths[-1] + 0.1 * sum(lengths)}  # @inspect costs
     text("""
@@ -338,8 +342,10 @@ def what_a_batch_buys():
     fit = fit_critical_batch(batches, steps)  # @stepover
     found = (fit.least_steps, fit.least_tokens, fit.critical)  # @inspect found
     assert abs(fit.critical / 400 - 1) < 0.1
-    at_critical = (fit.steps(fit.critical) / fit.least_steps, 2.0)  # @inspect at_critical @stepover
-    assert abs(at_critical[0] - 2) < 1e-9
+    for batch in (50, 100, 200, 400, 800, 1600):  # @inspect batch
+        times_steps = (500 + 200_000 / batch) / 500  # @inspect times_steps
+        times_examples = batch * (500 + 200_000 / batch) / 200_000  # @inspect times_examples
+        assert math.isclose((times_steps - 1) * (times_examples - 1), 1.0)
     text("""
         Fitted to runs with a true $B_{\\text{crit}}$ of 400: {critical:.0f}. At the critical batch both costs are twice
         their least: twice the steps of the fastest run, twice the examples of the thriftiest. It is the exchange rate
@@ -447,7 +453,9 @@ def reading_twice():
         $$D' = U + U R^* \left(1 - e^{-R/R^*}\right), \qquad R^* \approx 15.4$$
     """, muennighoff=MUENNIGHOFF)  # fmt: skip
     epochs = np.array([1, 2, 4, 8, 16, 40, 100])
-    worth = effective(epochs, 1.0)  # @inspect worth @stepover
+    worth = effective(epochs, 1.0)  # @stepover
+    for number, value in zip(epochs, worth, strict=True):  # @inspect number value
+        assert math.isclose(value, 1 + 15.4 * (1 - math.exp(-(number - 1) / 15.4)))
     figure = plot_overlaid_curves(
         {"worth": list(zip(epochs, worth, strict=True)), "if all were fresh": [(1, 1), (40, 40)]},
         xlabel="epochs", ylabel="worth, in epochs of fresh text")  # fmt: skip
