@@ -23,6 +23,12 @@ def assert_close(actual: Any, expected: Any, *, atol: float, rtol: float = 1e-4,
     np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol, err_msg=hint)
 
 
+def assert_implemented(error: BaseException) -> None:
+    """Raise `error` again if it is NotImplementedError, which is a RuntimeError: an empty adapter refuses nothing."""
+    if isinstance(error, NotImplementedError):
+        raise error
+
+
 def is_close(actual: Any, other: Any) -> bool:
     """Whether a result equals a known mistake (used to name the mistake in the message)."""
     actual, other = as_array(actual), as_array(other)

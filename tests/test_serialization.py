@@ -7,7 +7,7 @@ import io
 import pytest
 import torch
 
-from .assertions import assert_close
+from .assertions import assert_close, assert_implemented
 
 SETTINGS = {"lr": 1e-3, "weight_decay": 0.01, "betas": (0.9, 0.999), "eps": 1e-8}
 
@@ -118,6 +118,7 @@ def test_load_checkpoint_refuses_another_model(adapters, tmp_path):
     adapters.run_save_checkpoint(model, optimizer, iteration=1, out=tmp_path / "checkpoint.pt")
     other = torch.nn.Linear(6, 10)
     other_optimizer = adapters.get_adamw_cls()(other.parameters(), **SETTINGS)
-    with pytest.raises((RuntimeError, ValueError, KeyError)):
+    with pytest.raises((RuntimeError, ValueError, KeyError)) as refusal:
         adapters.run_load_checkpoint(src=tmp_path / "checkpoint.pt", model=other, optimizer=other_optimizer)
         pytest.fail("the weights of another architecture were accepted; use load_state_dict(strict=True)")
+    assert_implemented(refusal.value)

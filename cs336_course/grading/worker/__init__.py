@@ -1,0 +1,1 @@
+"""The half of the grader that shares a process with student code. It holds inputs, never an expected value."""
