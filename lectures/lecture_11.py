@@ -229,12 +229,15 @@ def transfer():
         figure = plot_overlaid_curves(curves, xlabel=f"learning rate ({way})", ylabel="loss after 40 steps", top=4.0)
         figure.axes[0].set_xscale("log", base=2)
         plot(figure, alt=f"Loss over rate for four widths, {way}.")
+    tuned = {way: min(record[way]["128"]) for way in best}  # @inspect tuned
     text("""
         *Recorded on {machine}, {date}.* From width 16 to 128 the best rate falls by a factor of {usual:.1f} in the
-        usual parametrization and by {mup:.1f} under muP. Look at the curves: above, the valley moves left; below, they
-        lie over each other, and wider is better at *every* rate. What transfers is the rate over width, not everything:
-        depth, batch, length of training and decay need laws, or rules, of their own.
-    """, machine=machine, date=date, usual=moved["usual"], mup=moved["muP"])  # fmt: skip
+        usual parametrization and by {mup:.1f} under muP, which is to say that it hardly moves. Look at the curves: in
+        the first picture the valley moves left, in the second it stays, and wider models are better at the rate that
+        was best for the narrow one. The price: tuned at width 128 itself, the usual one is a little better here
+        ({a:.2f} against {b:.2f}). What transfers is the rate over width, not everything: depth, batch, length of
+        training and decay need laws, or rules, of their own.
+    """, machine=machine, date=date, usual=moved["usual"], mup=moved["muP"], a=tuned["usual"], b=tuned["muP"])  # fmt: skip
 
 
 def final_loss(width, rate, *, use_mup, num_steps=40):
@@ -279,8 +282,9 @@ def ending_anywhere():
 
         $$\text{cosine: } \sum_i D_i, \qquad \text{WSD: } 0.9\,D_k + 0.1 \sum_i D_i$$
     """, minicpm=MINICPM)  # fmt: skip
-    rates = [get_lr_wsd_schedule(t, 1.0, 0.0, 10, 20, 100) for t in range(0, 101, 10)]  # @inspect rates @stepover
-    assert rates[1] == rates[8] == 1.0 and rates[10] == 0.0
+    for t in range(0, 101, 5):  # @inspect t
+        rate = get_lr_wsd_schedule(t, 1.0, 0.0, 10, 20, 100)  # @inspect rate @stepover
+    assert rate == 0.0
     lengths = [256, 512, 1024, 2048, 4096]
     costs = {"cosine": sum(lengths), "WSD": 0.9 * lengths[-1] + 0.1 * sum(lengths)}  # @inspect costs
     text("""
@@ -292,15 +296,15 @@ def ending_anywhere():
     }  # @inspect cosine @stepover
     stable = {d: expected_loss(wsd(d, share=0.1)) for d in lengths}  # @inspect stable @stepover
     never = {d: expected_loss(np.full(d, 0.7)) for d in lengths}  # @inspect never @stepover
-    gap = max(stable[d] / cosine[d] - 1 for d in lengths)  # @inspect gap
+    gap = [1 - stable[d] / cosine[d] for d in lengths]  # @inspect gap
     cost = min(never[d] / stable[d] - 1 for d in lengths)  # @inspect cost
-    assert gap < 0.05 < cost
+    assert 0 < min(gap) and max(gap) < 0.1 and cost > 0.05
     text("""
-        WSD is at most {gap:.1%} above the cosine at any of the five lengths, for {share:.0%} of the steps. Without the
-        decay the loss is at least {cost:.0%} higher: the noise that a high rate keeps up. The same holds for language
-        models {hagele}. **Trap:** the loss curve of the trunk says little; what counts is the loss *after* a decay, so
-        decay before you compare.
-    """, gap=gap, share=costs["WSD"] / costs["cosine"], cost=cost, hagele=HAGELE)  # fmt: skip
+        At the same peak rate WSD ends {gap:.0%} below the cosine or more at each of the five lengths, for {share:.0%}
+        of the steps. Without the decay the loss is at least {cost:.0%} higher: the noise that a high rate keeps up. In
+        language models the two are level {hagele}. **Trap:** the loss curve of the trunk says little; what counts is
+        the loss *after* a decay, so decay before you compare.
+    """, gap=min(gap), share=costs["WSD"] / costs["cosine"], cost=cost, hagele=HAGELE)  # fmt: skip
     exercise("Write the schedule. At which step does the decay begin?", function=get_lr_wsd_schedule,
              test="tests/unit/basics/test_optimizer.py")  # fmt: skip
 
@@ -338,8 +342,10 @@ def what_a_batch_buys():
     fit = fit_critical_batch(batches, steps)  # @stepover
     found = (fit.least_steps, fit.least_tokens, fit.critical)  # @inspect found
     assert abs(fit.critical / 400 - 1) < 0.1
-    at_critical = (fit.steps(fit.critical) / fit.least_steps, 2.0)  # @inspect at_critical @stepover
-    assert abs(at_critical[0] - 2) < 1e-9
+    for batch in (50, 100, 200, 400, 800, 1600):  # @inspect batch
+        times_steps = (500 + 200_000 / batch) / 500  # @inspect times_steps
+        times_examples = batch * (500 + 200_000 / batch) / 200_000  # @inspect times_examples
+        assert math.isclose((times_steps - 1) * (times_examples - 1), 1.0)
     text("""
         Fitted to runs with a true $B_{\\text{crit}}$ of 400: {critical:.0f}. At the critical batch both costs are twice
         their least: twice the steps of the fastest run, twice the examples of the thriftiest. It is the exchange rate
@@ -351,9 +357,9 @@ def what_a_batch_buys():
     losses = {r["training"]["batch_size"]: round(r["loss"], 2) for r in runs}  # @inspect losses
     assert losses[32] > losses[16] > losses[4] > losses[2]
     text("""
-        At this tiny scale the critical batch is tiny too: from 2 to 32 sequences the loss rises from {low} to {high}.
-        It grows as the loss falls, for then the signal $|G|^2$ gets small beside the noise. Kaplan's law says so in
-        numbers:
+        At this tiny scale the critical batch is tiny too: from 2 to 32 sequences the loss rises from {low} to {high}
+        (the rate grew with the root of the batch and was not tuned again). It grows as the loss falls, for then the
+        signal $|G|^2$ gets small beside the noise. Kaplan's law says so in numbers:
     """, low=losses[2], high=losses[32])  # fmt: skip
     by_loss = {loss: kaplan_critical_batch(loss) for loss in (4.0, 3.0, 2.0)}  # @inspect by_loss @stepover
     assert by_loss[2.0] > 20 * by_loss[4.0]
@@ -367,7 +373,7 @@ def measuring_noise():
     text(r"""
         The scale can be read off gradients. Since $E|g_B|^2 = |G|^2 + \text{tr}\,\Sigma / B$, two batch sizes give two
         equations for two unknowns. Data parallel training has both for free: the norm on one rank and the norm of the
-        mean. A linear regression, where the truth is known:
+        mean. Simulated gradients of 50 weights, whose truth is known:
     """)
     rng = np.random.default_rng(0)
     true_gradient = rng.normal(size=50) * 0.3
@@ -410,8 +416,8 @@ def recipes():
     assert ratios["Cerebras-GPT 13B"] == 20 and 38 < ratios["Llama 3 405B"] < 39
     text("""
         Tokens per (active) parameter: {a:.0f}, {b:.0f}, {c:.0f} and {d:.0f}. Nobody repeats Chinchilla's constants:
-        each lab fits its own data, tokenizer and architecture, at a thousandth of the final cost. **The method travels,
-        the numbers do not.**
+        each lab fits its own data, tokenizer and architecture, at a small share of the final cost. **The method
+        travels, the numbers do not.**
     """, **dict(zip("abcd", ratios.values(), strict=True)))  # fmt: skip
 
 
@@ -422,12 +428,13 @@ def published_laws():
         at $3.8 \cdot 10^{25}$ FLOPs: 16.55 trillion tokens, for 402 billion parameters. Put it in:
     """, llama=LLAMA3)  # fmt: skip
     tokens = 0.29 * 3.8e25**0.53 / 1e12  # @inspect tokens
-    one_digit_more = 0.29 * 3.8e25**0.5349 / 1e12  # @inspect one_digit_more
-    assert tokens < 0.7 * 16.55 < one_digit_more
+    most = 0.295 * 3.8e25**0.535 / 1e12  # @inspect most
+    assert tokens < 11 and most < 15
     text("""
-        {tokens:.1f} trillion, not 16.55. The third digit of the exponent is worth a factor of {factor:.2f} at this
-        size, and the printed law has lost it. DeepSeek's laws of rate and batch, at three budgets:
-    """, tokens=tokens, factor=3.8e25**0.005)  # fmt: skip
+        {tokens:.1f} trillion, not 16.55. Rounding explains a part: with the largest numbers that round to these digits
+        it would be {most:.1f}. So much hangs on a third digit at this size. DeepSeek's laws of rate and batch, at three
+        budgets:
+    """, tokens=tokens, most=most)  # fmt: skip
     settings = {
         c: (deepseek_rate(c), deepseek_batch(c) / 1e6) for c in (1e18, 1e21, 1e24)
     }  # @inspect settings @stepover
@@ -447,7 +454,9 @@ def reading_twice():
         $$D' = U + U R^* \left(1 - e^{-R/R^*}\right), \qquad R^* \approx 15.4$$
     """, muennighoff=MUENNIGHOFF)  # fmt: skip
     epochs = np.array([1, 2, 4, 8, 16, 40, 100])
-    worth = effective(epochs, 1.0)  # @inspect worth @stepover
+    worth = effective(epochs, 1.0)  # @stepover
+    for number, value in zip(epochs, worth, strict=True):  # @inspect number value
+        assert math.isclose(value, 1 + 15.4 * (1 - math.exp(-(number - 1) / 15.4)))
     figure = plot_overlaid_curves(
         {"worth": list(zip(epochs, worth, strict=True)), "if all were fresh": [(1, 1), (40, 40)]},
         xlabel="epochs", ylabel="worth, in epochs of fresh text")  # fmt: skip
