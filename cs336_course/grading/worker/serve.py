@@ -41,6 +41,7 @@ def main() -> None:
     _prctl(CHILD_SUBREAPER, 1)
     _prctl(DUMPABLE, 0)  # no child may look into this process
     import torch
+    import torch._dynamo  # noqa: F401  the first step of any torch optimizer imports it: seconds, here once
 
     torch.set_num_threads(1)
     wire.write_frame(answers, wire.pack({"event": "ready", "torch": str(torch.__version__)}))
