@@ -51,7 +51,7 @@ def advantages_of(r: Tensor, group: int, eps: float, by_std: bool, how: str) -> 
 def _groups() -> list[Misconception]:
     def entry(how: str, says: str, example: str) -> Misconception:
         def run(reward_fn: Callable[[str, str], dict[str, float]], rollout_responses: list[str], repeated_ground_truths: list[str],
-                group_size: int, advantage_eps: float, normalize_by_std: bool):  # type: ignore[no-untyped-def]  # fmt: skip
+                group_size: int, advantage_eps: float, normalize_by_std: bool):  # fmt: skip
             truths = (
                 [repeated_ground_truths[0]] * len(rollout_responses) if how == "one-truth" else repeated_ground_truths
             )
@@ -205,7 +205,7 @@ def typed_loss(
 def _dispatch() -> list[Misconception]:
     def entry(how: str, says: str, example: str) -> Misconception:
         def run(policy_log_probs: Tensor, loss_type: str, raw_rewards: Any = None, advantages: Any = None, old_log_probs: Any = None,
-                cliprange: Any = None):  # type: ignore[no-untyped-def]  # fmt: skip
+                cliprange: Any = None):  # fmt: skip
             found = typed_loss(policy_log_probs, loss_type, raw_rewards, advantages, old_log_probs, cliprange, how)
             return found if how == "no-metadata" else (found, {})
 
@@ -230,7 +230,7 @@ def _dispatch() -> list[Misconception]:
 def _steps() -> list[Misconception]:
     def entry(how: str, says: str, example: str) -> Misconception:
         def run(policy_log_probs: Tensor, response_mask: Tensor, gradient_accumulation_steps: int, loss_type: str, raw_rewards: Any = None,
-                advantages: Any = None, old_log_probs: Any = None, cliprange: Any = None):  # type: ignore[no-untyped-def]  # fmt: skip
+                advantages: Any = None, old_log_probs: Any = None, cliprange: Any = None):  # fmt: skip
             x, m = policy_log_probs, response_mask
             kind = "reinforce_with_baseline" if how == "type-ignored" else loss_type
             tokens = typed_loss(x, kind, raw_rewards, advantages, old_log_probs, cliprange)

@@ -269,7 +269,7 @@ def _sft() -> list[Misconception]:
             response_mask: Tensor,
             gradient_accumulation_steps: int,
             normalize_constant: float = 1.0,
-        ):  # type: ignore[no-untyped-def]
+        ):
             x, m, c = policy_log_probs, response_mask, normalize_constant
             rows = -(x * m).sum(-1) / (1.0 if how == "no-constant" else c)
             loss = {

@@ -39,7 +39,7 @@ def document(tokenizer: Any, prompt: str, response: str, how: str) -> list[int]:
     return [tokenizer.eos_token_id, *ids] if how == "eos-first" else [*ids, *end.get(how, [tokenizer.eos_token_id])]
 
 
-class _Packed(torch.utils.data.Dataset):  # type: ignore[type-arg]
+class _Packed(torch.utils.data.Dataset):
     """A packed data set with a deviation."""
 
     def __init__(self, documents: list[list[int]], m: int, how: str) -> None:

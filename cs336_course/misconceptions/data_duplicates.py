@@ -136,8 +136,8 @@ def similarity(first: list[Any], second: list[Any], how: str) -> float:
     if not first or not second:
         return 1.0 if how == "short-merged" and not first and not second else 0.0
     if how == "multisets":
-        a, b = Counter(first), Counter(second)
-        return sum((a & b).values()) / sum((a | b).values())
+        counts, others = Counter(first), Counter(second)
+        return sum((counts & others).values()) / sum((counts | others).values())
     a, b = set(first), set(second)
     if how == "containment":
         return len(a & b) / min(len(a), len(b))

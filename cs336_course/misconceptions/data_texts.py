@@ -73,6 +73,11 @@ def _languages() -> list[Misconception]:
         han, cyrillic = re.search(r"[\u4e00-\u9fff]", text), re.search(r"[\u0400-\u04ff]", text)
         return ("zh" if han else "ru" if cyrillic else "en"), right(text)[1] or 0.1
 
+    def refuse_empty(text: str) -> tuple[str, float]:
+        if not text.split():
+            raise ValueError("no text")
+        return right(text)
+
     sentence = "one English sentence"
     return [
         entry("prefix-kept", "the label keeps fastText's `__label__`", sentence, relabelled(right, lambda x: f"__label__{x}")),
@@ -88,7 +93,7 @@ def _languages() -> list[Misconception]:
         entry("line-ends", "line ends are not replaced, so that fastText raises", "two lines", lambda text: right(one_line(text))),
         entry("first-line", "only the first line is looked at", "a German heading over an English text", lambda text: right(text.split("\n")[0])),
         entry("script-only", "the alphabet alone decides", "one German sentence", by_script),
-        entry("empty-raises", "an empty text raises", "the empty text", lambda text: right(text) if text.split() else 1 / 0),  # type: ignore[return-value]
+        entry("empty-raises", "an empty text raises", "the empty text", refuse_empty),
     ]  # fmt: skip
 
 

@@ -27,6 +27,11 @@ Inputs = dict[str, Any]
 class TinyModel(torch.nn.Module):
     """See the module docstring; like Hugging Face's models it returns an object with `logits`."""
 
+    E: torch.Tensor
+    P: torch.Tensor
+    W: torch.Tensor
+    U: torch.Tensor
+
     def __init__(self, weights: dict[str, np.ndarray]) -> None:
         super().__init__()
         for name, value in weights.items():
