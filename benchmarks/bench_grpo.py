@@ -1,10 +1,11 @@
 """A step of GRPO (rollouts and update) against TRL's GRPOTrainer, and an update against a plain PyTorch loop.
 
-    python benchmarks/bench_grpo.py [--steps 6] [--rounds 3] [--quick]
+    python benchmarks/bench_grpo.py [--steps 6] [--rounds 3] [--threads 2] [--quick]
 
-Both train a Llama of the same shape in float32 on the CPU, on policy, without a reference model: 8 prompts of 24 to 32
-tokens, 8 responses of up to 48 tokens each, one AdamW update on all 64. TRL runs `steps` steps and ours run `steps`
-steps in turn, `rounds` times; the first of each is thrown away; medians of response tokens per second are compared.
+Both train a Llama of the same shape (that of `bench_alignment.py`) in float32 on the CPU, on policy, without a reference
+model: 8 prompts of 24 to 32 tokens, 8 responses of up to 48 tokens each, one AdamW update on all 64. TRL runs `steps`
+steps and ours run `steps` steps in turn, `rounds` times; the first of each is thrown away; medians of response tokens
+per second are compared, by the wall clock and by CPU time, which other work on the machine disturbs less.
 
 The plain loop is what one writes by hand: all logits, `torch.log_softmax`, `gather`, a masked mean, `torch.optim.AdamW`.
 It and our trainer update on the same batch of rollouts.
@@ -32,7 +33,7 @@ from cs336_basics.runs.atomic import write_json
 from cs336_basics.runs.provenance import describe_environment
 from cs336_basics.training_config import OptimizerConfig
 
-D_MODEL, LAYERS, HEADS, D_FF, VOCAB, CONTEXT = 128, 4, 4, 344, 1024, 128
+D_MODEL, LAYERS, HEADS, D_FF, VOCAB, CONTEXT = 64, 2, 4, 176, 400, 128
 PROMPTS, GROUP, NEW, RATE = 8, 8, 48, 1e-4
 
 
@@ -82,12 +83,35 @@ def our_trainer() -> GrpoTrainer:
     return GrpoTrainer(model, Words(), EvenWords(), config)
 
 
-def our_rates(trainer: GrpoTrainer, steps: int) -> list[float]:
-    """Response tokens per second of each step but the first."""
-    return [trainer.step()["tokens_per_second"] for _ in range(steps + 1)][1:]
+@dataclass(frozen=True)
+class Step:
+    """What one step took."""
+
+    tokens: float
+    wall_s: float
+    cpu_s: float
 
 
-def trl_rates(steps: int) -> list[float]:
+def between(tokens: list[float], moments: list[tuple[float, float]]) -> list[Step]:
+    """Steps from the moments of their ends; the first of all has no beginning here."""
+    pairs = zip(moments, moments[1:], strict=False)
+    return [Step(count, b[0] - a[0], b[1] - a[1]) for count, (a, b) in zip(tokens[1:], pairs, strict=False)]
+
+
+def now() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+def our_steps(trainer: GrpoTrainer, steps: int) -> list[Step]:
+    """All steps but the first."""
+    tokens, ends = [], []
+    for _ in range(steps + 1):
+        tokens.append(trainer.step()["response_tokens"])
+        ends.append(now())
+    return between(tokens, ends)
+
+
+def trl_steps(steps: int) -> list[Step]:
     """The same of TRL, timed between the ends of steps."""
     from datasets import Dataset
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -113,7 +137,7 @@ def trl_rates(steps: int) -> list[float]:
 
     class Clock(TrainerCallback):
         def on_step_end(self, *_: object, **__: object) -> None:
-            ends.append(time.perf_counter())
+            ends.append(now())
 
     with tempfile.TemporaryDirectory() as folder:
         config = GRPOConfig(
@@ -127,8 +151,7 @@ def trl_rates(steps: int) -> list[float]:
             model, reward, args=config, train_dataset=data, processing_class=tokenizer, callbacks=[Clock()]
         )
         trainer.train()
-    seconds = [b - a for a, b in zip(ends, ends[1:], strict=False)]
-    return [count / second for count, second in zip(tokens[1:], seconds, strict=False)]
+    return between(tokens, ends)
 
 
 def plain_update(model: TransformerLM, optimizer: torch.optim.Optimizer, batch: RolloutBatch) -> None:
@@ -143,55 +166,72 @@ def plain_update(model: TransformerLM, optimizer: torch.optim.Optimizer, batch: 
     optimizer.zero_grad()
 
 
-def update_seconds(trainer: GrpoTrainer, repeats: int) -> tuple[list[float], list[float]]:
-    """Seconds of our updates and of the plain ones, in turn, on one batch."""
+def update_steps(trainer: GrpoTrainer, repeats: int) -> tuple[list[Step], list[Step]]:
+    """Our updates and the plain ones, in turn, on one batch."""
     groups = collect_groups(trainer.sampler, trainer.task, trainer.prompts, trainer.config, eos_id=0, step=0)
     batch = make_batch(groups, trainer.config, trainer.text, trainer.device)
+    tokens = float(batch.tokens["response_mask"].sum())
     plain = our_trainer().model
     assert isinstance(plain, TransformerLM)
     optimizer = torch.optim.AdamW(plain.parameters(), lr=RATE, weight_decay=0.0)
-    found: tuple[list[float], list[float]] = ([], [])
+    found: tuple[list[Step], list[Step]] = ([], [])
     for repeat in range(repeats + 1):
         for place, update in enumerate(
             (lambda: trainer.train_on(batch), lambda: plain_update(plain, optimizer, batch))
         ):
-            started = time.perf_counter()
+            before = now()
             update()
+            after = now()
             if repeat:
-                found[place].append(time.perf_counter() - started)
+                found[place].append(Step(tokens, after[0] - before[0], after[1] - before[1]))
     return found
+
+
+def medians(steps: list[Step]) -> dict[str, float]:
+    """Tokens per second by both clocks, and seconds per step."""
+    return {
+        "tokens_per_second": statistics.median(s.tokens / s.wall_s for s in steps),
+        "tokens_per_cpu_second": statistics.median(s.tokens / s.cpu_s for s in steps),
+        "seconds": statistics.median(s.wall_s for s in steps), "cpu_seconds": statistics.median(s.cpu_s for s in steps),
+    }  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=6, help="steps per round")
     parser.add_argument("--rounds", type=int, default=3, help="rounds")
-    parser.add_argument("--quick", action="store_true", help="one round of two steps")
+    parser.add_argument("--threads", type=int, default=2, help="of torch")
+    parser.add_argument("--quick", action="store_true", help="one round of three steps; nothing is written")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/grpo.json"))
     options = parser.parse_args()
-    steps, rounds = (2, 1) if options.quick else (options.steps, options.rounds)
-    torch.set_num_threads(2)
-    trainer, ours, theirs = our_trainer(), [], []
-    for number in range(rounds):
-        theirs += trl_rates(steps)
-        ours += our_rates(trainer, steps)
-        print(f"round {number + 1}: TRL {statistics.median(theirs):,.0f}, ours {statistics.median(ours):,.0f} tokens/s")
-    mine, plain = update_seconds(trainer, steps * rounds)
+    steps, rounds = (3, 1) if options.quick else (options.steps, options.rounds)
+    torch.set_num_threads(options.threads)
+    trainer = our_trainer()
+    ours: list[Step] = []
+    theirs: list[Step] = []
+    for _ in range(rounds):
+        theirs += trl_steps(steps)
+        ours += our_steps(trainer, steps)
+    mine, plain = update_steps(trainer, steps * rounds)
     import transformers
     import trl
 
-    result = {
-        "tokens_per_second": {"cs336": statistics.median(ours), "trl": statistics.median(theirs)},
-        "all": {"cs336": ours, "trl": theirs},
-        "times_as_fast": statistics.median(ours) / statistics.median(theirs),
-        "seconds_per_update": {"cs336": statistics.median(mine), "plain loop": statistics.median(plain)},
-        "versions": {"trl": trl.__version__, "transformers": transformers.__version__},
-        "date": datetime.date.today().isoformat(), "environment": describe_environment(),
-    }  # fmt: skip
-    print(f"{result['times_as_fast']:.1f} times as fast as TRL; an update takes {statistics.median(mine):.3f} s, "
-          f"the plain loop's {statistics.median(plain):.3f} s")  # fmt: skip
+    found = {
+        "cs336": medians(ours),
+        "trl": medians(theirs),
+        "update, cs336": medians(mine),
+        "update, plain loop": medians(plain),
+    }
+    ratios = {key: found["cs336"][key] / found["trl"][key] for key in ("tokens_per_second", "tokens_per_cpu_second")}
+    for name, values in found.items():
+        print(f"{name:20}", "  ".join(f"{key} {value:,.4g}" for key, value in values.items()), flush=True)
+    print("times as fast as TRL:", ratios, flush=True)
     if not options.quick:
-        write_json(options.out, result)
+        write_json(options.out, {
+            **found, "times_as_fast": ratios, "threads": options.threads,
+            "versions": {"trl": trl.__version__, "transformers": transformers.__version__},
+            "date": datetime.date.today().isoformat(), "environment": describe_environment(),
+        })  # fmt: skip
 
 
 if __name__ == "__main__":

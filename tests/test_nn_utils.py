@@ -129,4 +129,6 @@ def test_gradient_clipping_works_in_place(adapters):
 
 
 def test_gradient_clipping_without_any_gradient(adapters):
-    adapters.run_gradient_clipping([torch.nn.Parameter(torch.ones(2))], 1.0)
+    parameter = torch.nn.Parameter(torch.ones(2))
+    adapters.run_gradient_clipping([parameter], 1.0)
+    assert parameter.grad is None and torch.equal(parameter.detach(), torch.ones(2))

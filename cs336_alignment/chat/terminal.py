@@ -9,14 +9,14 @@ import contextlib
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
-
-from rich.console import Console
-from rich.style import Style as RichStyle
-from rich.text import Text
+from typing import TYPE_CHECKING, Any
 
 from cs336_alignment.chat.replies import ChatModel, End, Note, Token
 from cs336_systems.inference.sampling import SamplingParams
+
+if TYPE_CHECKING:  # importing rich draws from the global generator of random numbers: only when something is shown
+    from rich.console import Console
+    from rich.text import Text
 
 COMMANDS = {
     "/regenerate": "another reply to the last message",
@@ -38,12 +38,16 @@ def answer_once(
     Raises:
         ValueError: the message is too long for the model.
     """
+    from rich.console import Console
+
     conversation = _Conversation(chat, Console(highlight=False, soft_wrap=True), params, system, tokens)
     conversation.ask(message)
 
 
 def talk(chat: ChatModel, params: SamplingParams, *, system: str = "", tokens: bool = False) -> None:
     """Read messages and print replies until the reader leaves."""
+    from rich.console import Console
+
     console = Console(highlight=False, soft_wrap=True)
     conversation = _Conversation(chat, console, params, system, tokens)
     style = {"chat": "a chat", "text": "it continues your text"}.get(chat.style.name, "every question stands alone")
@@ -127,6 +131,8 @@ class _Conversation:
 
     def _print_token(self, token: Token) -> None:
         """One token of a reply."""
+        from rich.text import Text
+
         if token.kind == "special":
             marks = {"<|python_start|>": " [", "<|output_start|>": " = ", "<|output_end|>": "] "}
             self.console.print(Text(marks.get(token.text, ""), style="cyan"), end="")
@@ -145,12 +151,15 @@ def _collect(parts: list[dict[str, str]], token: Token) -> None:
 
 def token_text(tokens: Iterable[Token]) -> Text:
     """Tokens between bars: bold what the model wrote, coloured from red (surprising) to green (expected)."""
+    from rich.style import Style
+    from rich.text import Text
+
     text = Text()
     for token in tokens:
         shade = None
         if token.probability is not None:
             shade = _SHADES[min(4, int(token.probability * 5))]
-        style = RichStyle(color=shade, bold=bool(token.mask), dim=not token.mask)
+        style = Style(color=shade, bold=bool(token.mask), dim=not token.mask)
         text.append(token.text.replace("\n", "\\n\n"), style=style)
         text.append("|", style="dim")
     return text

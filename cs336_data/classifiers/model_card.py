@@ -13,8 +13,9 @@ from cs336_basics.runs.atomic import atomic_write, write_json
 
 BLIND = """The author had read one-line descriptions of the public tests' sentences (in a digest of the course) before
 writing, not the sentences; frames that resembled a description were taken out again. Held-out items were written before
-the generator, by the same hand, and were used for measuring only: penalties are chosen and probabilities calibrated on
-generated validation frames that training does not see."""
+the generator, by the same hand. Their errors were looked at once: no frame was written from them, but frames that shared
+words with a held-out item were reworded when the overlap guard named them, so the figures may flatter a little. Penalties
+are chosen and probabilities calibrated on generated validation frames that training does not see."""
 
 TEXTS = {
     "harm": f"""Two models, `nsfw.npz` and `toxic.npz`: logistic regression over hashed n-grams of words and characters.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ..assertions import assert_close
-from ..fixtures import model_files
+from ..fixtures import alignment_files, model_files
 from ..fixtures.texts import END_OF_TEXT, documents, english_text, tokenizer_corpus
 from ..fixtures.tokenizer_files import load_vocab_and_merges
 from ..naive_bpe import naive_train_bpe
@@ -40,3 +40,15 @@ def test_texts_do_not_change():
     text = documents(50_000, seed=5)
     assert text.isascii() and text.endswith(f"\n{END_OF_TEXT}")
     assert len(text.replace(END_OF_TEXT, "")) <= 50_000
+
+
+def test_alignment_files_are_reproducible():
+    for name, content in alignment_files.make_files().items():
+        path = alignment_files.FOLDER / name
+        if isinstance(content, bytes):
+            assert path.read_bytes() == content
+            continue
+        with np.load(path) as stored:
+            assert set(stored.files) == set(content)
+            for key in stored.files:
+                assert_close(stored[key], content[key], atol=1e-6, hint=f"{name} holds another {key}; run its script")

@@ -49,7 +49,7 @@ def test_a_greedy_reply_is_plain_generation(chat_tokens):
     with tiny_chat(chat=chat_tokens) as chat:
         prompt = "<|bos|><|user_start|>hello<|user_end|><|assistant_start|>" if chat_tokens else "hello"
         ids = chat.tokenizer.encode(prompt)
-        expected = generate(chat.model, torch.tensor([ids]), 12, temperature=0, stop_ids=chat.style.stop_ids)[0]
+        expected = generate(chat.model, torch.tensor([ids]), 12, temperature=0.0, stop_ids=chat.style.stop_ids)[0]
         tokens = [event for event in chat.reply(HELLO, GREEDY) if isinstance(event, Token)]
         assert [token.id for token in tokens] == expected
         logits = chat.model(torch.tensor([ids + expected]))[0].detach().double().softmax(dim=-1)
@@ -206,7 +206,7 @@ def test_chat_command_answers_once(tmp_path, capsys, monkeypatch):
     tokenizer.save(tmp_path / "tokenizer")
     cli.chat([str(tmp_path), "--prompt", "hello", "--temperature", "0", "--max-tokens", "5", "--tokens"])
     ids = tokenizer.encode("<|bos|><|user_start|>hello<|user_end|><|assistant_start|>")
-    expected = generate(model, torch.tensor([ids]), 5, temperature=0)[0]
+    expected = generate(model, torch.tensor([ids]), 5, temperature=0.0)[0]
     shown = capsys.readouterr().out
     for token_id in expected:
         assert tokenizer.vocab[token_id].decode(errors="replace").replace("\n", "\\n") in shown

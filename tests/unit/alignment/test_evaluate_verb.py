@@ -133,7 +133,7 @@ def test_plain_answers_are_plain_generation():
     respond = make_responder(model, TextTokenizer(tokenizer), style="plain", shots=shots, max_tokens=6)
     (text,) = respond(["2 + 2 =\n"])[0]
     ids = tokenizer.encode("1 + 1 =\n#### 2\n\n2 + 2 =\n")
-    expected = generate(model, torch.tensor([ids]), 6, temperature=0, stop_ids=(256,))[0]
+    expected = generate(model, torch.tensor([ids]), 6, temperature=0.0, stop_ids=(256,))[0]
     assert text == tokenizer.decode(expected).split("\n\n")[0]
 
 

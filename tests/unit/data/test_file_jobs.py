@@ -56,9 +56,12 @@ def test_units(tmp_path, monkeypatch):
 
 
 def die_in_worker(folder: Path, number: int) -> int:
-    """Leave a file; the third call dies as if out of memory, once."""
+    """Leave a file; the third call dies as if out of memory, once, and not before the first is done."""
     (folder / f"done-{number}").touch()
     if number == 2 and multiprocessing.parent_process() and not (folder / "died").exists():
+        end = time.monotonic() + 60
+        while not (folder / "done-0").exists() and time.monotonic() < end:
+            time.sleep(0.01)
         (folder / "died").touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return number
