@@ -14,7 +14,7 @@ These are claims: they tie files together and show later edits. Read next: `log_
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -80,5 +80,5 @@ def tree_sha256(folder: Path) -> str:
 
 def lock_sha256() -> str:
     """One hash over the names and versions of the installed packages."""
-    installed = {f"{d.name.lower()}=={d.version}" for d in importlib.metadata.distributions() if d.name}
+    installed = {path.stem for folder in filter(None, sys.path) for path in Path(folder).glob("*.dist-info")}
     return hashlib.sha256("\n".join(sorted(installed)).encode()).hexdigest()

@@ -19,7 +19,9 @@ from typing import Any, Literal
 
 from cs336_basics.runs.config import config_from_dict
 
-Kind = Literal["loss", "attention-time", "step-time", "tokenizer-speed", "scaling-prediction", "filtered-data", "accuracy"]
+Kind = Literal[
+    "loss", "attention-time", "step-time", "tokenizer-speed", "scaling-prediction", "filtered-data", "accuracy"
+]
 ASSIGNMENTS = ("basics", "systems", "scaling", "data", "alignment")
 
 
@@ -154,4 +156,3 @@ def load_boards(folder: Path) -> dict[str, Board]:
     if not boards:
         raise FileNotFoundError(f"no boards (*.toml) in {folder}; give --boards the folder that holds them")
     return boards
-

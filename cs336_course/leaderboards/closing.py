@@ -26,7 +26,9 @@ def close_board(boards: Path, board: Board, day: date) -> Path:
     if path.exists():
         raise ValueError(f"board {board.id} was closed before: {path}")
     if board.closes is None or day <= board.closes:
-        raise ValueError(f"board {board.id} is open until {board.closes or 'no set date'}; set `closes` in its TOML file to a day before {day}")
+        raise ValueError(
+            f"board {board.id} is open until {board.closes or 'no set date'}; set `closes` in its TOML file to a day before {day}"
+        )
     tables = standings(boards, board)
     waiting = [row.entry.name for table in tables for row in table.rows if row.verification is None]
     if waiting:

@@ -112,7 +112,9 @@ class Conversation:
                 raise ProbeFailure("answers", f"{answer['error']}{where}: {' '.join(answer['message'].split())[:200]}")
             answers.append(Answer(answer["value"], answer["wall_s"]))
         if len(answers) < len(questions):
-            raise ProbeFailure("answers", f"the code answered {len(answers)} of {len(questions)}; it ended: {outcome.reason}")
+            raise ProbeFailure(
+                "answers", f"the code answered {len(answers)} of {len(questions)}; it ended: {outcome.reason}"
+            )
         return answers
 
     def require(self, *names: str) -> None:
@@ -167,7 +169,9 @@ def copy_artifacts(source: Path, target: Path) -> None:
         if path.is_dir():
             continue
         if path.suffix not in SAFE_SUFFIXES:
-            raise ProbeFailure("evidence", f"artifact {name} may run code when loaded; checkpoints are safetensors only")
+            raise ProbeFailure(
+                "evidence", f"artifact {name} may run code when loaded; checkpoints are safetensors only"
+            )
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target / name)
         os.chmod(target / name, 0o444)

@@ -85,7 +85,9 @@ def _read_entries(boards: Path, known: dict[str, Board]) -> tuple[list[Entry], l
                 entries.append(entry)
         except ValueError as error:
             rule, _, text = str(error).partition(": ")
-            complaints.append(Complaint(rule if rule in ("edited", "malformed") else "unknown", name, text or str(error)))
+            complaints.append(
+                Complaint(rule if rule in ("edited", "malformed") else "unknown", name, text or str(error))
+            )
     return entries, complaints
 
 
@@ -93,9 +95,13 @@ def _entry_complaints(entry: Entry, board: Board, today: date) -> list[tuple[str
     """(rule, text) for one entry by itself."""
     found, metric = [], board.metric
     if not metric.minimum <= entry.claimed.metric <= metric.maximum:
-        found.append(("implausible", f"{entry.claimed.metric} {metric.unit}; plausible is {metric.minimum} to {metric.maximum}"))
+        found.append(
+            ("implausible", f"{entry.claimed.metric} {metric.unit}; plausible is {metric.minimum} to {metric.maximum}")
+        )
     if entry.day < board.opens or (board.closes is not None and entry.day > board.closes):
-        found.append(("period", f"made on {entry.day}; the board takes entries from {board.opens} to {board.closes or 'now'}"))
+        found.append(
+            ("period", f"made on {entry.day}; the board takes entries from {board.opens} to {board.closes or 'now'}")
+        )
     if entry.day > today + timedelta(days=1):  # a day's grace for clocks
         found.append(("period", f"made on {entry.day}, which is in the future"))
     claimed = entry.claimed
@@ -112,7 +118,9 @@ def _reused(entries: list[Entry]) -> list[Complaint]:
     seen: dict[str, Entry] = {}
     complaints = []
     for entry in sorted(entries, key=lambda e: (e.created, e.name)):
-        own = [(run.log_sha256, "log") for run in entry.runs] + [(run.weights_sha256, "checkpoint") for run in entry.runs]
+        own = [(run.log_sha256, "log") for run in entry.runs] + [
+            (run.weights_sha256, "checkpoint") for run in entry.runs
+        ]
         own += [(a.sha256, f"file {a.path}") for a in entry.artifacts if Path(a.path).name in OWN_WORK]
         for digest, what in own:
             first = seen.setdefault(digest, entry)
@@ -165,7 +173,11 @@ def changed_entries(boards: Path, base: str, author: str) -> list[Complaint]:
     complaints = []
     for line in done.stdout.splitlines():
         status, name = line.split("\t", 1)
-        if name.startswith("verifications/") or (name.endswith(".toml") and "/" not in name) or name.startswith("final/"):
+        if (
+            name.startswith("verifications/")
+            or (name.endswith(".toml") and "/" not in name)
+            or name.startswith("final/")
+        ):
             complaints.append(Complaint("others", name, "boards, verifications and final standings are for staff"))
         elif name.startswith("entries/") and status != "A":
             complaints.append(Complaint("others", name, "entries are never changed or removed"))

@@ -33,9 +33,11 @@ class Overlap:
         """What is wrong when more than the share `allowed` is common; None when nothing is."""
         if self.canary:
             return "the training text holds the canary of the evaluation files"
-        for what, shared, total in (("13-grams", self.shared_grams, self.grams), ("lines", self.shared_lines, self.lines)):
+        found = (("13-grams", self.shared_grams, self.grams), ("lines", self.shared_lines, self.lines))
+        for what, shared, total in found:
             if total and shared / total > allowed:
-                return f"{100 * shared / total:.1f} % of the evaluation's {what} occur in the training text ({100 * allowed:g} % are allowed)"
+                share = f"{100 * shared / total:.1f} % of the evaluation's {what}"
+                return f"{share} occur in the training text ({100 * allowed:g} % are allowed)"
         return None
 
 

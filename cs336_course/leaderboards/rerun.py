@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,9 @@ from cs336_basics.runs.atomic import atomic_write
 from cs336_course.grading.client import Limits
 from cs336_course.leaderboards.board import Board
 from cs336_course.leaderboards.conversation import SAFE_SUFFIXES, ProbeFailure, Question, staged
+from cs336_course.leaderboards.entry import Entry
 from cs336_course.leaderboards.evidence_folder import TOKENIZER_FILES
-from cs336_course.leaderboards.verification import Measurement
+from cs336_course.leaderboards.verification import Measurement, Verification
 from cs336_course.leaderboards.verify import Options, measure
 
 MEMORY_MB = 8192
@@ -77,3 +78,29 @@ def _write_files(files: object, folder: Path) -> None:
             raise ProbeFailure("answers", f"train returned {name!r}, which is no data file of a model")
         with atomic_write(folder / name) as file:
             file.write(content.tobytes())
+
+
+def rerun_verdict(
+    board: Board, entry: Entry, evidence: Path, options: Options, found: Verification, *, times: int,
+    say: Callable[[str], None] = lambda line: None,
+) -> Verification:  # fmt: skip
+    """The verification with repeated trainings: rejected or unreproduced where they do not bear the claim out.
+
+    The mean of the repeated runs may be worse than the measurement of the checkpoint by three standard deviations over
+    seeds (one run alone: by a tenth of its value) before the checkpoint counts as unreproduced.
+    """
+    values: list[float] = []
+    try:
+        for number in range(times):
+            result = rerun(board, entry.division, evidence, options, seed=1000 + number, say=say)
+            say(f"  {board.metric.text_of(result.measured.value)} {board.metric.unit} after {result.seconds:.0f} s")
+            values.append(result.measured.value)
+    except ProbeFailure as failure:
+        return replace(found, verdict="rejected", reason=f"rerun: {failure}", reruns=tuple(values))
+    mean, checkpoint = float(np.mean(values)), found.measured.value if found.measured else values[0]
+    allowed = 3 * float(np.std(values, ddof=1)) if len(values) > 1 else 0.1 * abs(checkpoint)
+    worse = mean - checkpoint if board.metric.order == "asc" else checkpoint - mean
+    if worse > allowed:
+        text = f"trained again: {board.metric.text_of(mean)}, checkpoint: {board.metric.text_of(checkpoint)}"
+        return replace(found, verdict="unreproduced", reason=text, reruns=tuple(values))
+    return replace(found, reruns=tuple(values))

@@ -78,7 +78,9 @@ def submit(
     """
     today = datetime.now(UTC).date()
     if today < board.opens or (board.closes is not None and today > board.closes):
-        raise ValueError(f"board {board.id} takes entries from {board.opens} to {board.closes or 'any day'}; today is {today}")
+        raise ValueError(
+            f"board {board.id} takes entries from {board.opens} to {board.closes or 'any day'}; today is {today}"
+        )
     if evidence.exists() and any(evidence.iterdir()):
         raise ValueError(f"{evidence} is not empty; give a new folder with --evidence")
     tree = _gather(board, material, evidence)

@@ -65,7 +65,9 @@ def train(folder: Path, seed: int, out: Path = Path("run")) -> dict[str, bytes]:
         encode_file(Tokenizer.load(tokenizer), data / f"{split}.txt", data / f"{split}.bin", **facts)
     given = {"train_tokens": data / "train.bin", "valid_tokens": data / "valid.bin", "tokenizer": tokenizer}
     paths = {name: str(path.resolve()) for name, path in given.items()}
-    run_training(config_from_dict(TrainConfig, {**recipe["train"], **paths, "seed": seed, "device": "cpu"}), out, progress=False)
+    run_training(
+        config_from_dict(TrainConfig, {**recipe["train"], **paths, "seed": seed, "device": "cpu"}), out, progress=False
+    )
     weights = {name: value.contiguous().clone() for name, value in load_state(out / "model.pt").items()}
     files = {f"tokenizer/{name}": (tokenizer / name).read_bytes() for name in TOKENIZER_FILES}
     return {**files, "model.safetensors": save(weights), "model_config.json": (out / "model_config.json").read_bytes()}

@@ -1,6 +1,6 @@
 """Entrypoint of the scaling board: the robust Chinchilla fit of assignment 3.
 
-    predict(runs, targets) -> losses         runs: parameters, tokens, loss; targets: parameters, tokens (float arrays)
+predict(runs, targets) -> losses         runs: parameters, tokens, loss; targets: parameters, tokens (float arrays)
 """
 
 from __future__ import annotations

@@ -54,7 +54,10 @@ def measure(judging: Judging) -> Measurement:
         right += sum(reward["answer_reward"] > 0 for reward in rewards)
     again = [answer.value.get("responses") for answer in judging.talk.ask(questions[-s.asked_again :][::-1])][::-1]
     same = again == answers[-s.asked_again :]
-    probes = {"answers": PASSED, "repeat": PASSED if same else "the same prompts get other responses in a fresh process"}
+    probes = {
+        "answers": PASSED,
+        "repeat": PASSED if same else "the same prompts get other responses in a fresh process",
+    }
     share = right / len(examples)
     beside = {"right": float(right), "problems": float(len(examples))}
     return Measurement(100 * share, 100 * math.sqrt(share * (1 - share) / len(examples)), probes, beside)

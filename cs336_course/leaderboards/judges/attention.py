@@ -52,7 +52,8 @@ def measure(judging: Judging) -> Measurement:
                 error = relative_error(answer.value.get(name), expected)
                 if not error <= s.tolerance:
                     raise ProbeFailure(
-                        "results", f"the {contestant}'s {name} is off by {error:.2g} of its norm; {s.tolerance:g} is allowed"
+                        "results",
+                        f"the {contestant}'s {name} is off by {error:.2g} of its norm; {s.tolerance:g} is allowed",
                     )
 
     assert judging.talk is not None and judging.baseline is not None

@@ -82,7 +82,9 @@ def _staff_file(name: str, sha256: str) -> Path:
     folder = os.environ.get("CS336_BOARD_DATA")
     path = Path(folder or ".") / name
     if folder is None or not path.is_file():
-        raise FileNotFoundError(f"this division is measured on {name}, which staff keep; set CS336_BOARD_DATA to its folder")
+        raise FileNotFoundError(
+            f"this division is measured on {name}, which staff keep; set CS336_BOARD_DATA to its folder"
+        )
     if sha256 and file_sha256(path) != sha256:
         raise ValueError(f"{path} is not the file the board names (SHA-256 {sha256[:12]}...)")
     return path

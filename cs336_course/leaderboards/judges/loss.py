@@ -85,7 +85,11 @@ def measure(judging: Judging) -> Measurement:
         public = measure_half(replace(judging, half="public"), settings, tokenizer, context)
         probes["memorised"] = _memorised(public, result, settings)
     bits, bits_error = (x / math.log(2) for x in result.ratio(result.bytes))
-    beside = {"bits per byte": bits, "loss per token": float(result.nats.sum() / result.tokens), "tokens": float(result.tokens)}
+    beside = {
+        "bits per byte": bits,
+        "loss per token": float(result.nats.sum() / result.tokens),
+        "tokens": float(result.tokens),
+    }
     value, error = bits, bits_error
     if result.floor is not None:
         beside["floor, bits per byte"] = float(result.floor.sum() / result.bytes.sum() / math.log(2))
@@ -138,7 +142,9 @@ def _rows(tokenizer: Tokenizer, text: str, context: int) -> list[tuple[npt.NDArr
         raise ProbeFailure("round trip", str(error)) from error
     if b"".join(tokenizer.vocab[i] for i in ids) != text.encode():
         raise ProbeFailure("round trip", "the tokenizer's ids do not stand for the text")
-    return [(np.asarray(row, dtype=np.int64), first) for row, first in document_rows(np.array([*ids, end]), context, end)]
+    return [
+        (np.asarray(row, dtype=np.int64), first) for row, first in document_rows(np.array([*ids, end]), context, end)
+    ]
 
 
 def _memorised(public: HalfResult, hidden: HalfResult, settings: LossSettings) -> str:

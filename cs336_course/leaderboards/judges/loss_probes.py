@@ -106,7 +106,9 @@ class _Scorer:
             raise ProbeFailure("answers", f"log_probs must be floats of shape {shape}; got {got}")
         total = np.exp(rows.astype(np.float64)).sum(axis=-1)
         if not np.isfinite(total).all() or np.abs(total - 1).max() > NORMALISATION:
-            worst = float(total.flat[int(np.nanargmax(np.abs(total - 1)))]) if np.isfinite(total).any() else float("nan")
+            worst = (
+                float(total.flat[int(np.nanargmax(np.abs(total - 1)))]) if np.isfinite(total).any() else float("nan")
+            )
             raise ProbeFailure("normalisation", f"the probabilities of the next token sum to {worst:.4f}, not to 1")
         return rows
 
@@ -128,7 +130,9 @@ class _Scorer:
         for probe, number, rows, upto in self.waiting:
             difference = np.abs(np.maximum(rows, FLOOR) - np.maximum(self.rows[number][:upto], FLOOR))
             if difference.size and difference.max() > self.tolerance and probe not in self.failures:
-                self.failures[probe] = f"{MEANINGS[probe]} by up to {difference.max():.3g} nats (rounding: {self.tolerance:g})"
+                self.failures[probe] = (
+                    f"{MEANINGS[probe]} by up to {difference.max():.3g} nats (rounding: {self.tolerance:g})"
+                )
 
 
 MEANINGS = {

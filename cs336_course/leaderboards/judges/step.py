@@ -95,7 +95,9 @@ class _Reference:
         for step, (expected, answer) in enumerate(zip(self.losses, answers[1:-1], strict=True), start=1):
             loss = answer.value.get("loss")
             if not isinstance(loss, float) or not abs(loss - expected) <= s.loss_tolerance * abs(expected):
-                raise ProbeFailure("results", f"the {contestant}'s loss of step {step} is {loss}; the reference has {expected:.6f}")
+                raise ProbeFailure(
+                    "results", f"the {contestant}'s loss of step {step} is {loss}; the reference has {expected:.6f}"
+                )
         weights = answers[-1].value.get("weights")
         if not isinstance(weights, dict) or weights.keys() != self.last.keys():
             raise ProbeFailure("results", f"the {contestant}'s state_dict has not the names it was given")

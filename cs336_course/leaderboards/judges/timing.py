@@ -99,7 +99,7 @@ def take_turns(
 
 
 def clock_probe(entry: Timed, baseline: Timed) -> str:
-    """"passed", or how much time passed outside of the entry's clock that should not have."""
+    """ "passed", or how much time passed outside of the entry's clock that should not have."""
     hidden = entry.around_ms - baseline.around_ms
     if hidden > CLOCK_SHARE * entry.median_ms + CLOCK_MS:
         return (

@@ -25,8 +25,11 @@ from cs336_course.leaderboards.judges.judging import Judging
 from cs336_course.leaderboards.judges.timing import Round, beside, clock_probe, ratio, take_turns
 from cs336_course.leaderboards.verification import PASSED, Measurement
 
-ALPHABETS = ("abcdefghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOP", "0123456789", "\u00e4\u00f6\u00fc\u00df\u00e9\u00e8\u00f1\u00e7",
-             "\u4e00\u4e8c\u4e09\u56db\u4e94", "\u0430\u0431\u0432\u0433\u0434\u0435", ".,;:!?()[]{}'\"", "\U0001f600\U0001f30d")  # fmt: skip
+ALPHABETS = (
+    *("abcdefghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOP", "0123456789", ".,;:!?()[]{}'\""),
+    *("\u00e4\u00f6\u00fc\u00df\u00e9\u00e8\u00f1\u00e7", "\u0430\u0431\u0432\u0433\u0434\u0435"),
+    *("\u4e00\u4e8c\u4e09\u56db\u4e94", "\U0001f600\U0001f30d"),
+)
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,11 @@ def measure(judging: Judging) -> Measurement:
         for text, answer in zip(texts[turn], answers[1:], strict=True):
             ids, expected = answer.value.get("ids"), reference.encode(text)
             if not isinstance(ids, np.ndarray) or ids.tolist() != expected:
-                at = "an array is missing" if not isinstance(ids, np.ndarray) else f"id {_first_difference(ids, expected)} differs"
+                at = (
+                    "an array is missing"
+                    if not isinstance(ids, np.ndarray)
+                    else f"id {_first_difference(ids, expected)} differs"
+                )
                 raise ProbeFailure("results", f"the {contestant}'s ids are not the reference's: {at}")
 
     assert judging.talk is not None and judging.baseline is not None
@@ -99,4 +106,6 @@ def _learn(text: str, vocab_size: int) -> Tokenizer:
 
 def _first_difference(ids: np.ndarray, expected: list[int]) -> int:
     found = ids.tolist()
-    return next((i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b), min(len(found), len(expected)))
+    return next(
+        (i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b), min(len(found), len(expected))
+    )
