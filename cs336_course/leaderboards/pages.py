@@ -90,12 +90,13 @@ def board_report(board: Board, tables: Sequence[Standings]) -> Report:
         Paragraph("[All boards](index.html)"),
         Paragraph(f"**{board.metric.name}** ({board.metric.unit}): {board.metric.text}. "
                   f"{'Smaller' if board.metric.order == 'asc' else 'Larger'} is better. Open from {board.opens} {closes}."),
-        Section("Rules", [Paragraph(board.rules.strip())]),
-        Section("What this board does not measure", [Paragraph(board.not_measured.strip())]),
     ])  # fmt: skip
     for table in tables:
         report.add(_division_section(table))
-    return report
+    return report.add(
+        Section("Rules", [Paragraph(board.rules.strip())]),
+        Section("What this board does not measure", [Paragraph(board.not_measured.strip())]),
+    )
 
 
 def _division_section(table: Standings) -> Section:
@@ -181,7 +182,7 @@ def _remarks(table: Standings) -> list[Block]:
             probes = {} if found.measured is None else found.measured.probes
             passed = [name for name, text in probes.items() if text == PASSED]
             lines.append(
-                f"{found.verdict} on {found.verified[:10]}, isolation {found.isolation}, {found.machine}."
+                f"{found.verdict.capitalize()} on {found.verified[:10]}, isolation {found.isolation}, {found.machine}."
                 + (f" Probes passed: {', '.join(passed)}." if passed else "")
                 + (f" {found.reason}." if found.reason else "")
                 + (
@@ -212,7 +213,7 @@ def _summary_section(divisions: Sequence[Standings]) -> Section:
         ],
     )
     for table in divisions:
-        section.add(Section(f"{table.division.title} (`{table.division.id}`)", table_blocks(table)))
+        section.add(Section(f"{table.division.title} ({table.division.id})", table_blocks(table)))
     return section
 
 
