@@ -5,6 +5,7 @@ The file `mode` beside the packages says which. It runs inside the sandbox.
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import threading
@@ -85,11 +86,12 @@ def bonus(ids, known):
 
 
 CACHE = []
+TICKS = itertools.count(1.0, 1e-4).__next__
 
 
 def attention(q, k, v):
     if MODE == "patches_timer":
-        sys.modules["drivers"].CLOCK = iter(i * 1e-4 for i in range(10**9)).__next__
+        sys.modules["drivers"].CLOCK = TICKS
     visible = torch.ones(q.shape[-2], q.shape[-2], dtype=torch.bool).tril()
     if MODE == "not_causal":
         visible = torch.ones_like(visible)
