@@ -166,11 +166,8 @@ def _dispatch(arguments: list[str]) -> int:
     name, rest = " ".join(arguments[: words + 1]), arguments[words + 1 :]
     if words and (len(arguments) == words or arguments[words] in ("-h", "--help")):
         group = " ".join(arguments[:words])
-        inside = {n: entry for n, entry in COMMANDS.items() if n == group or n.startswith(f"{group} ")}
-        print(_overview(inside, f"cs336 {group}"))
+        print(_overview({n: entry for n, entry in COMMANDS.items() if n.startswith(f"{group} ")}, f"cs336 {group}"))
         return 0 if len(arguments) > words else 2
-    if name not in COMMANDS and (group := " ".join(arguments[:words])) in COMMANDS:
-        name, rest = group, arguments[words:]  # a verb that is also a group, such as `grade`
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, [*COMMANDS, *GROUPS], n=1)
         advice = f"did you mean `cs336 {near[0]}`?" if near else "`cs336 --help` lists all"

@@ -9,7 +9,8 @@ from collections import Counter
 
 import regex
 
-GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+from .fixtures.tokenizer_files import GPT2_PATTERN
+
 Pair = tuple[bytes, bytes]
 Word = tuple[bytes, ...]
 

@@ -195,15 +195,16 @@ def test_rope_starts_at_position_zero(adapters):
 @pytest.mark.parametrize("leading", [(), (1,), (2,)], ids=["seq", "1_seq", "batch_seq"])
 def test_rope_positions_broadcast(adapters, rope_model, leading):
     """Positions (seq,), (1, seq) and (batch, seq) for x (batch, seq, d); any order of positions."""
-    x = rope_model["inputs"]["x"][:2]
     order = torch.tensor([7, 3, 0, 11, 1, 2, 9, 4, 5, 6, 8, 10])
-    arguments = {"d_k": D_MODEL, "theta": THETA, "max_seq_len": CONTEXT_LENGTH}
-    actual = adapters.run_rope(**arguments, in_query_or_key=x, token_positions=order.expand(*leading, QUERIES))
-    in_order = torch.argsort(order)
-    expected = torch.from_numpy(model_files.oracle.rope(x.double().numpy(), order.numpy(), THETA))
-    assert_close(
-        actual[:, in_order], expected[:, in_order], atol=1e-5, hint="row t is turned by token_positions[..., t]"
+    x, expected = (rope_model[group][name][:2, order] for group, name in (("inputs", "x"), ("outputs", "rope")))
+    actual = adapters.run_rope(
+        d_k=D_MODEL,
+        theta=THETA,
+        max_seq_len=CONTEXT_LENGTH,
+        in_query_or_key=x,
+        token_positions=order.expand(*leading, QUERIES),
     )
+    assert_close(actual, expected, atol=1e-5, hint="row t is turned by token_positions[..., t]")
 
 
 @SINGLE

@@ -93,9 +93,7 @@ def client(adapters, server: Server, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def plain(value: Any) -> Any:
     """A message or plain values as JSON values."""
-    if isinstance(value, list):
-        return [plain(item) for item in value]
-    return value.model_dump(mode="json") if hasattr(value, "model_dump") else value
+    return json.loads(json.dumps(value, default=lambda message: message.model_dump(mode="json")))
 
 
 def test_budget(client, server) -> None:

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from .fixtures.texts import END_OF_TEXT, FOREIGN, documents, english_text
-from .fixtures.tokenizer_files import load_vocab_and_merges
-from .naive_bpe import GPT2_PATTERN
+from .fixtures.tokenizer_files import GPT2_PATTERN, load_vocab_and_merges
 
 DOUBLE = END_OF_TEXT * 2
 TEXTS = {

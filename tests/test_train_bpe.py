@@ -1,15 +1,14 @@
-"""Problem train_bpe: merges in exact order against a brute-force trainer, special tokens, ties, speed."""
+"""Problem train_bpe: merges in exact order against what brute force learned, special tokens, ties, speed."""
 
 from __future__ import annotations
 
-import random
 import time
 
 import pytest
 
-from .fixtures.texts import END_OF_TEXT, FOREIGN, documents, english_text, tokenizer_corpus
+from .fixtures.bpe_cases import CASES, expected_merges
+from .fixtures.texts import END_OF_TEXT, english_text, tokenizer_corpus
 from .fixtures.tokenizer_files import load_vocab_and_merges
-from .naive_bpe import naive_train_bpe
 
 ORDER_HINT = (
     "Merges must come in the order of training: the most frequent pair first; among equally frequent pairs the "
@@ -23,21 +22,24 @@ def train(adapters, folder, text: str, vocab_size: int, special_tokens: list[str
     return adapters.run_train_bpe(input_path=str(path), vocab_size=vocab_size, special_tokens=special_tokens)
 
 
-def assert_same_as_naive(adapters, folder, text: str, vocab_size: int, special_tokens: list[str]) -> None:
+def check_case(adapters, folder, name: str) -> None:
+    """Train on a case of `bpe_cases` and compare with what brute force learned."""
+    text, vocab_size, special_tokens = CASES[name]
     vocab, merges = train(adapters, folder, text, vocab_size, special_tokens)
-    expected_items, expected_merges = naive_train_bpe(text, vocab_size, special_tokens)
-    for rank, (merge, expected) in enumerate(zip(merges, expected_merges, strict=False)):
+    right = expected_merges(name)
+    for rank, (merge, expected) in enumerate(zip(merges, right, strict=False)):
         assert merge == expected, f"merge {rank} is {merge}, expected {expected}. {ORDER_HINT}"
-    assert len(merges) == len(expected_merges), (
-        f"{len(merges)} merges, expected {len(expected_merges)}: vocab_size - 256 - number of special tokens, or fewer "
+    assert len(merges) == len(right), (
+        f"{len(merges)} merges, expected {len(right)}: vocab_size - 256 - number of special tokens, or fewer "
         "when no pair is left"
     )
-    assert set(vocab.values()) == expected_items, "the vocabulary is the special tokens, all 256 bytes and the merges"
-    assert set(vocab) == set(range(len(expected_items))), "ids must be 0 .. len(vocab) - 1 without gaps"
+    items = {bytes([byte]) for byte in range(256)} | {a + b for a, b in right} | {s.encode() for s in special_tokens}
+    assert set(vocab.values()) == items, "the vocabulary is the special tokens, all 256 bytes and the merges"
+    assert set(vocab) == set(range(len(items))), "ids must be 0 .. len(vocab) - 1 without gaps"
 
 
 def test_train_bpe(adapters, tmp_path):
-    assert_same_as_naive(adapters, tmp_path, english_text(20_000, seed=11), 500, [END_OF_TEXT])
+    check_case(adapters, tmp_path, "english")
 
 
 def test_train_bpe_returns_int_to_bytes_and_pairs_of_bytes(adapters, tmp_path):
@@ -68,27 +70,22 @@ def test_train_bpe_breaks_ties_between_prefixes(adapters, tmp_path):
 
 def test_train_bpe_ties_do_not_depend_on_ids(adapters, tmp_path):
     """(z, z) is older than (a, a), so tokens made later do not always win."""
-    _, merges = train(adapters, tmp_path, "zz\nzz\nzz\naa\naa\nzzx\naay\n", 260, [])
-    assert merges == naive_train_bpe("zz\nzz\nzz\naa\naa\nzzx\naay\n", 260, [])[1], ORDER_HINT
+    check_case(adapters, tmp_path, "ties of old and new tokens")
 
 
 def test_train_bpe_merges_repeats_from_the_left(adapters, tmp_path):
     """In aaaaa the pair (a, a) becomes aa aa a, never a aa aa."""
-    text = "aaaaa\n" * 3 + "baaa\n" * 2
-    assert_same_as_naive(adapters, tmp_path, text, 262, [])
+    check_case(adapters, tmp_path, "repeats")
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_train_bpe_random_strings(adapters, tmp_path, seed):
     """Few letters give many ties, overlaps and repeats; training ends early when no pair is left."""
-    rng = random.Random(seed)
-    alphabet = ["a", "b", " ", "\n", "'s", "1", "\u00e9", "\U0001f643", END_OF_TEXT]
-    text = "".join(rng.choice(alphabet[: 2 + seed % 8]) for _ in range(400))
-    assert_same_as_naive(adapters, tmp_path, text, 256 + 41, [END_OF_TEXT])
+    check_case(adapters, tmp_path, f"random {seed}")
 
 
 def test_train_bpe_other_scripts(adapters, tmp_path):
-    assert_same_as_naive(adapters, tmp_path, "\n".join(FOREIGN * 3), 400, [])
+    check_case(adapters, tmp_path, "other scripts")
 
 
 def test_train_bpe_special_tokens(adapters, tmp_path):
@@ -105,17 +102,17 @@ def test_train_bpe_special_tokens(adapters, tmp_path):
 
 def test_train_bpe_special_tokens_are_boundaries(adapters, tmp_path):
     """No merge crosses the gap that a removed special leaves; | in a special is no pattern and must be escaped."""
-    assert_same_as_naive(adapters, tmp_path, "ab<|x|>ab<|x|>ab x|x\n" * 4, 270, ["<|x|>"])
+    check_case(adapters, tmp_path, "boundaries")
 
 
 def test_train_bpe_overlapping_special_tokens(adapters, tmp_path):
     """With <s> and <s><s> the longer one is cut out first."""
-    assert_same_as_naive(adapters, tmp_path, "one <s><s>two <s>three\n" * 5, 290, ["<s>", "<s><s>"])
+    check_case(adapters, tmp_path, "overlapping special tokens")
 
 
 def test_train_bpe_without_special_tokens(adapters, tmp_path):
     """An empty list of specials: the end-of-text token in the corpus is ordinary text."""
-    assert_same_as_naive(adapters, tmp_path, documents(2_000, seed=3), 300, [])
+    check_case(adapters, tmp_path, "no special tokens")
 
 
 def test_train_bpe_corpus_of_special_tokens(adapters, tmp_path):

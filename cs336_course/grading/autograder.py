@@ -10,18 +10,20 @@ Source: Gradescope, "Autograder specifications". Read next: `formats.py`.
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from pathlib import Path
 
 from cs336_basics.runs.atomic import atomic_write
 from cs336_course.grading.suite import suite_folder
+from cs336_course.handouts.manifest import load_manifest
 
 SETUP = """#!/usr/bin/env bash
 set -euo pipefail
 apt-get update && apt-get install -y --no-install-recommends python3 python3-venv util-linux
 python3 -m venv /autograder/venv
 /autograder/venv/bin/pip install --quiet --index-url https://download.pytorch.org/whl/cpu torch
-cd /autograder/source && /autograder/venv/bin/pip install --quiet -c constraints.txt numpy regex einops jaxtyping tyro rich
+cd /autograder/source && /autograder/venv/bin/pip install --quiet -c constraints.txt {packages}
 """
 RUN = """#!/usr/bin/env bash
 # A result is there before anything runs; the grader replaces it.
@@ -38,7 +40,7 @@ FIXED_TIME = (1980, 1, 1, 0, 0, 0)
 
 
 def write_autograder(assignment: str, out: Path, *, secret: str, term: str) -> list[str]:
-    """Write the zip; returns the names in it.
+    """Write the zip; returns the names in it. What it installs is what the handout lists.
 
     Raises:
         ValueError: a secret or term that a shell's quotes cannot hold.
@@ -47,11 +49,14 @@ def write_autograder(assignment: str, out: Path, *, secret: str, term: str) -> l
         if not value or any(char in value for char in "'\\\n{}"):
             raise ValueError(f"{name} must be plain text without quotes, braces or backslashes; got {value!r}")
     root = suite_folder().parents[1]
+    wanted = (re.split("[<>=]", name)[0] for name in load_manifest(assignment).dependencies)
+    packages = sorted({"numpy", "tyro", "rich", *wanted} - {"torch"})
     files = {
-        "setup.sh": SETUP.encode(),
+        "setup.sh": SETUP.format(packages=" ".join(packages)).encode(),
         "run_autograder": RUN.format(assignment=assignment, secret=secret, term=term).encode(),
     }
-    for pattern in ("cs336_basics/**/*.py", "cs336_course/**/*.py", "cs336_course/**/*.json", "cs336_course/**/*.toml",
+    own = (f"cs336_{assignment}/**/*.py",)  # some misconceptions are the reference's answers, changed
+    for pattern in (*own, "cs336_basics/**/*.py", "cs336_course/**/*.py", "cs336_course/**/*.json", "cs336_course/**/*.toml",
                     "tests/hidden/*.py", "tests/naive_bpe.py", "tests/fixtures/*.py", "tests/__init__.py",
                     "constraints.txt"):  # fmt: skip
         for path in sorted(root.glob(pattern)):

@@ -12,10 +12,13 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from cs336_basics.runs.atomic import atomic_write
 from cs336_basics.runs.command_line import parse, print_result
+
+if TYPE_CHECKING:
+    from cs336_course.grading.report import GradeReport
 
 Assignment = Literal["basics", "systems", "scaling", "data", "alignment"]
 Format = Literal["text", "json", "html", "gradescope", "classroom", "prairielearn", "junit"]
@@ -45,7 +48,10 @@ class _Grading:
 
 @dataclass(frozen=True)
 class Grade(_Grading):
-    """Grade one submission with the hidden suite: student code runs locked in, answers are judged outside."""
+    """Grade one submission with the hidden suite: student code runs locked in, answers are judged outside.
+
+    Beside it: `cs336 grade batch` for a folder of submissions, `grade gradescope-zip`, `grade selftest`.
+    """
 
     submission: Path = Path(".")
     """folder or zip file with the package and tests/adapters.py"""
@@ -79,6 +85,18 @@ class GradescopeZip:
     """file with the secret; else CS336_GRADING_SECRET"""
     term: str = "0"
     """part of the seed"""
+
+
+@dataclass(frozen=True)
+class Selftest:
+    """The reference gets full marks, empty adapters none, and every known misconception loses its problem (minutes)."""
+
+    only: tuple[str, ...] = ()
+    """problem slugs; all by default"""
+    sample: int | None = None
+    """so many misconceptions, drawn by a fixed seed; all by default"""
+    json: bool = False
+    """print the result for machines"""
 
 
 def grade(argv: list[str]) -> None:
@@ -160,18 +178,23 @@ def gradescope_zip(argv: list[str]) -> None:
 
 def selftest(argv: list[str]) -> None:
     """`cs336 grade selftest ASSIGNMENT`."""
-    assignment, _ = _assignment(argv, "grade selftest")
+    assignment, rest = _assignment(argv, "grade selftest")
+    options = parse(Selftest, rest, f"grade selftest {assignment}", example="grade selftest basics --only rope softmax")
     from cs336_course.misconceptions.selftest import run_selftest
 
     def run() -> bool:
-        result = run_selftest(assignment)
-        print_result(result.summary(), as_json=False)
+        result = run_selftest(assignment, only=list(options.only), sample=options.sample, progress=_show_slug)
+        print_result(result.summary(), as_json=options.json)
         return result.passed
 
     _finish(run)
 
 
-def _grader(assignment: str, options: _Grading, *, show: bool) -> Callable[[Path, Path | None], object]:
+def _show_slug(slug: str) -> None:
+    print(f"  {slug}", file=sys.stderr, flush=True)
+
+
+def _grader(assignment: str, options: _Grading, *, show: bool) -> Callable[[Path, Path | None], GradeReport]:
     """Function (submission, file for the growing report) with the options filled in."""
     from cs336_course.grading.client import Limits
     from cs336_course.grading.isolation import choose_tier
@@ -183,12 +206,17 @@ def _grader(assignment: str, options: _Grading, *, show: bool) -> Callable[[Path
     if tier == "process":
         print("warning: isolation `process` protects from accidents, not from malice", file=sys.stderr)
     limits = Limits(case_s=options.timeout_per_test, memory_mb=options.mem)
-    name = None
-    if options.diagnose:
-        from cs336_course.misconceptions.diagnosis import diagnose as name
-    progress = (lambda slug: print(f"  {slug}", file=sys.stderr, flush=True)) if show else None
+    from cs336_course.misconceptions.diagnosis import diagnose
+
+    progress = _show_slug if show else None
     return lambda submission, out: grade_one(
-        submission, suite, tier=tier, limits=limits, out=out, diagnose=name, progress=progress
+        submission,
+        suite,
+        tier=tier,
+        limits=limits,
+        out=out,
+        diagnose=diagnose if options.diagnose else None,
+        progress=progress,
     )
 
 

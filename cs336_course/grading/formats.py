@@ -179,7 +179,8 @@ def to_junit(report: GradeReport) -> str:
             "errors": sum(case.status in ("error", "timeout") for case in result.cases),
             "skipped": sum(case.status == "not_run" for case in result.cases),
         }
-        suite = ElementTree.SubElement(root, "testsuite", name=result.slug, **{k: str(v) for k, v in counts.items()})
+        attributes = {"name": result.slug, **{key: str(value) for key, value in counts.items()}}
+        suite = ElementTree.SubElement(root, "testsuite", attributes)
         for case in result.cases:
             item = ElementTree.SubElement(
                 suite, "testcase", classname=result.slug, name=case.id, time=f"{case.wall_s:.3f}"

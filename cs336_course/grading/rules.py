@@ -33,11 +33,16 @@ FROM_SCRATCH = {"basics"}
 
 
 def lint(root: Path, files: list[str], assignment: str) -> list[Flag]:
-    """Flags of all Python files, in order; a file that does not parse is one too."""
+    """Flags of all Python files, in order; a file that does not parse is one too.
+
+    Code of the other assignments may use what this one forbids.
+    """
     flags = []
     for name in files:
         if name.endswith(".py"):
-            flags += lint_source((root / name).read_bytes(), name, assignment)
+            own = name.startswith((f"cs336_{assignment}/", "tests/"))
+            found = lint_source((root / name).read_bytes(), name, assignment)
+            flags += [flag for flag in found if own or flag.kind != "from-scratch"]
     return flags
 
 
@@ -48,7 +53,7 @@ def lint_source(source: bytes, name: str, assignment: str) -> list[Flag]:
     except (SyntaxError, ValueError, RecursionError) as error:
         return [Flag("syntax", name, getattr(error, "lineno", 0) or 0, f"does not parse: {error}")]
     aliases = _aliases(tree)
-    found = {}
+    found: dict[tuple[int, str], str] = {}
     for node in ast.walk(tree):
         for dotted in _names(node, aliases):
             if (text := _objection(dotted, assignment)) is not None:

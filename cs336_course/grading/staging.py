@@ -97,7 +97,8 @@ def _inner(folder: Path) -> Path:
 
 def _read_folder(folder: Path) -> dict[str, bytes]:
     """The files of a folder that could count; links are refused, as in a zip."""
-    files, total = {}, 0
+    files: dict[str, bytes] = {}
+    total = 0
     for top in [*(folder / name for name in PACKAGES), folder / "tests", *sorted(folder.glob("*.py"))]:
         if top.is_symlink():
             raise SubmissionError(f"{top.name} is a link; submit the files themselves")

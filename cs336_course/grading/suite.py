@@ -39,6 +39,8 @@ class Case:
     inputs: dict[str, Any]
     judge: Callable[[Answer], str | None]
     """None if the answer is right, else what is wrong, without a number of the hidden input"""
+    compared: Callable[[Answer], Any] | None = None
+    """what a diagnosis compares, where other programs rightly differ: scores of a classifier, which copy stays"""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Problem:
     slug: str
     points: float
     cases: list[Case] = field(repr=False)
+    assignment: str = "basics"
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def load_suite(assignment: str, *, secret: bytes, term: str = "0", only: list[st
     if unknown:
         raise ValueError(f"no problem {unknown[0]!r} in {assignment}; there are {', '.join(table)}")
     problems = [
-        Problem(slug, points, make(generator(secret, f"{term}/{assignment}/{slug}")))
+        Problem(slug, points, make(generator(secret, f"{term}/{assignment}/{slug}")), assignment)
         for slug, (points, make) in table.items()
         if not only or slug in only
     ]

@@ -1,7 +1,8 @@
 """Adapters without their bodies: signature and docstring stay, the rest becomes `raise NotImplementedError`.
 
 The syntax tree says where a function's body begins and ends; the text in between is copied as it is, so comments and
-layout survive. Private helpers and the other assignments' sections are left out. Read next: `generate.py`.
+layout survive. Private helpers and the other assignments' sections are left out, and from every file what stands
+between the lines `# cs336: solution begin` and `# cs336: solution end`. Read next: `generate.py`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import ast
 
 RULE = "# " + "-" * 117
+BEGIN, END = "# cs336: solution begin", "# cs336: solution end"
 
 
 def blank_adapters(source: str, section: str) -> str:
@@ -44,3 +46,23 @@ def blank_function(node: ast.FunctionDef, lines: list[str]) -> str:
         raise ValueError(f"{node.name} has no docstring, which is all that a student sees of it")
     start = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
     return "\n".join([*lines[start - 1 : first.end_lineno], "    raise NotImplementedError"])
+
+
+def without_solutions(source: str, name: str) -> str:
+    """The text without its marked parts.
+
+    Raises:
+        ValueError: marks that do not come in pairs.
+    """
+    kept: list[str] = []
+    hidden = False
+    for line in source.splitlines():
+        if line.strip() in (BEGIN, END):
+            if hidden == (line.strip() == BEGIN):
+                raise ValueError(f"{name}: `{line.strip()}` without its partner before it")
+            hidden = not hidden
+        elif not hidden:
+            kept.append(line)
+    if hidden:
+        raise ValueError(f"{name}: `{BEGIN}` without `{END}`")
+    return "\n".join(kept).rstrip() + "\n"

@@ -7,6 +7,7 @@ names of variables and docstrings aside, from three statements on). Read next: `
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import shutil
 import subprocess
@@ -19,6 +20,8 @@ from cs336_course.handouts.generate import ROOT, write_handout
 from cs336_course.handouts.manifest import Manifest
 
 PACKAGES = ("cs336_basics", "cs336_systems", "cs336_scaling", "cs336_data", "cs336_alignment", "cs336_course")
+ORACLES = ("tests/hidden", "tests/naive_bpe.py", "tests/fixtures/numpy_transformer.py")
+"""what the staff's tests compare with: as good as the reference"""
 MIN_STATEMENTS = 3
 
 
@@ -90,11 +93,12 @@ def leaks(files: dict[str, bytes], *, revealed: list[str]) -> list[str]:
     return found
 
 
+@functools.cache
 def reference_bodies() -> dict[str, str]:
-    """Normalised body -> where it stands, for all functions of our packages."""
+    """Normalised body -> where it stands, for all functions of our packages and oracles."""
     bodies: dict[str, str] = {}
-    for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
+    for part in (*PACKAGES, *ORACLES):
+        for path in [ROOT / part] if part.endswith(".py") else sorted((ROOT / part).rglob("*.py")):
             for function, body in function_bodies(path.read_text(encoding="utf-8")).items():
                 bodies[body] = f"{path.relative_to(ROOT)}:{function}"
     return bodies

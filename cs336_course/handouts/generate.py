@@ -13,7 +13,7 @@ import hashlib
 from pathlib import Path
 
 from cs336_basics.runs.atomic import atomic_write
-from cs336_course.handouts.blank import blank_adapters
+from cs336_course.handouts.blank import blank_adapters, without_solutions
 from cs336_course.handouts.manifest import FOLDER, Manifest
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +31,7 @@ def handout_files(manifest: Manifest, *, edition: str = "2026", previous: str = 
         FileNotFoundError: a listed file is missing; handouts need a checkout of the whole repository.
     """
     files = {
-        f"tests/{name}": _read(f"tests/{name}") for name in (*manifest.support, *(f"{t}.py" for t in manifest.tests))
+        f"tests/{name}": _shown(f"tests/{name}") for name in (*manifest.support, *(f"{t}.py" for t in manifest.tests))
     }
     files["tests/adapters.py"] = blank_adapters(_read("tests/adapters.py").decode(), manifest.section).encode()
     files[f"{manifest.package}/__init__.py"] = b""
@@ -70,6 +70,12 @@ def _read(name: str) -> bytes:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; handouts are made from a checkout of the whole repository")
     return path.read_bytes()
+
+
+def _shown(name: str) -> bytes:
+    """A file of the tests without the parts that give an answer away."""
+    data = _read(name)
+    return without_solutions(data.decode(), name).encode() if name.endswith(".py") else data
 
 
 def _closure(modules: tuple[str, ...]) -> list[str]:

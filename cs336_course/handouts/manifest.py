@@ -8,6 +8,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 FOLDER = Path(__file__).parent
 
@@ -46,6 +47,7 @@ def load_manifest(assignment: str) -> Manifest:
         raise ValueError(f"no handout for {assignment!r}; there are {', '.join(manifests())}")
     values = tomllib.loads(path.read_text(encoding="utf-8"))
     try:
-        return Manifest(assignment, **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return Manifest(assignment, **fields)
     except TypeError as error:
         raise ValueError(f"{path.name}: {error}") from error

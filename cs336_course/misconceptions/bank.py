@@ -9,6 +9,8 @@ The bank serves twice: `diagnosis.py` compares a failing output with what each e
 
 from __future__ import annotations
 
+import functools
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -33,6 +35,22 @@ READ = {
     "gradient_clipping": "the handout's section on gradient clipping",
     "data_loading": "the handout's section on the data loader",
     "checkpointing": "the handout's section on checkpointing",
+    "chinchilla_isoflops": "Hoffmann et al. 2022 (Chinchilla), section 3.2",
+    "parametric_fit": "Hoffmann et al. 2022 (Chinchilla), section 3.3",
+    "optimal_allocation": "Hoffmann et al. 2022 (Chinchilla), equation 4",
+    "count_flops": "Hoffmann et al. 2022 (Chinchilla), appendix F",
+    "service_client": "the handout's table of the service's paths",
+    "flash_forward": "Dao 2023 (FlashAttention-2), algorithm 1",
+    "flash_backward": "Dao 2023 (FlashAttention-2), algorithm 2",
+    "naive_ddp": "the handout's section on data parallel",
+    "ddp_overlap_individual_parameters": "Li et al. 2020 (PyTorch Distributed), section 3.2",
+    "ddp_overlap_bucketed": "Li et al. 2020 (PyTorch Distributed), section 3.2.3",
+    "optimizer_state_sharding": "Rajbhandari et al. 2019 (ZeRO), section 5.1",
+    "fsdp": "Zhao et al. 2023 (PyTorch FSDP), section 3",
+    "triton_rmsnorm_forward": "Zhang and Sennrich 2019, equation 4",
+    "rmsnorm_jvp_g": "the handout's section on RMSNorm: the chain rule over rows",
+    "rmsnorm_jvp_x": "the handout's section on RMSNorm: the root depends on x too",
+    "triton_rmsnorm_backward": "the handout's section on RMSNorm, and your own two gradient functions",
 }
 
 
@@ -65,10 +83,15 @@ def wrong(slug: str, name: str, says: str, example: str, **functions: Callable[.
     return Misconception(slug, name, says, example, functions)
 
 
-def misconceptions(assignment: str) -> list[Misconception]:
-    """The bank of an assignment; empty where there is none yet."""
-    if assignment != "basics":
-        return []
-    from cs336_course.misconceptions import attention, layers, tokenization, updates
+MODULES = {
+    "basics": ("layers", "attention", "updates", "tokenization"),
+    "systems": ("kernels", "data_parallel", "sharding"),
+    "scaling": ("scaling_fits", "service_clients"),
+}
 
-    return [*layers.bank(), *attention.bank(), *updates.bank(), *tokenization.bank()]
+
+@functools.cache
+def misconceptions(assignment: str) -> tuple[Misconception, ...]:
+    """The bank of an assignment; empty where there is none yet."""
+    modules = (importlib.import_module(f"{__package__}.{name}") for name in MODULES.get(assignment, ()))
+    return tuple(entry for module in modules for entry in module.bank())

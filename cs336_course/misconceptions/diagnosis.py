@@ -10,16 +10,19 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from cs336_course.grading.judge import UNANSWERED, judgement
-from cs336_course.grading.suite import Case, Problem
-from cs336_course.grading.worker import drivers
+from cs336_course.grading.suite import BadAnswer, Case, Problem
+from cs336_course.grading.worker import registry
 from cs336_course.misconceptions.bank import Misconception, misconceptions
+
+_ONE_AT_A_TIME = threading.Lock()
 
 
 def diagnose(problem: Problem, answers: dict[str, Any], failed: set[str]) -> dict[str, str]:
@@ -34,32 +37,56 @@ def diagnose(problem: Problem, answers: dict[str, Any], failed: set[str]) -> dic
     return {} if match is None else {first: match.advice}
 
 
-def name(problem: Problem, answers: dict[str, Any], failed: set[str]) -> Misconception | None:
-    """The first misconception that is wrong where the submission is, in the same way, and right where it is right."""
-    for entry in misconceptions("basics"):
+def name(
+    problem: Problem,
+    answers: dict[str, Any],
+    failed: set[str],
+    *,
+    ask: Callable[[Misconception, Case], Any] | None = None,
+) -> Misconception | None:
+    """The first misconception that is wrong where the submission is, in the same way, and right where it is right.
+
+    Args:
+        ask: what an entry answers to a case; by default it is run.
+    """
+    ask = ask or answer_of
+    for entry in misconceptions(problem.assignment):
         if entry.slug == problem.slug and all(
-            _agrees(entry, case, answers[case.id], case.id in failed) for case in problem.cases if case.id in answers
+            _agrees(ask(entry, case), case, answers[case.id], case.id in failed)
+            for case in problem.cases
+            if case.id in answers
         ):
             return entry
     return None
 
 
-def _agrees(entry: Misconception, case: Case, answer: Any, failed: bool) -> bool:
-    """Whether the misconception does on one case what the submission did."""
-    mine = answer_of(entry, case)
+def _agrees(mine: Any, case: Case, answer: Any, failed: bool) -> bool:
+    """Whether a misconception does on one case what the submission did."""
     if mine is UNANSWERED or answer is UNANSWERED:
         return mine is answer
-    return same(mine, answer) if failed else judgement(case, mine) is None
+    if not failed:
+        return judgement(case, mine) is None
+    if case.compared is None:
+        return same(mine, answer)
+    try:
+        return same(case.compared(mine), case.compared(answer))
+    except BadAnswer:
+        return False
 
 
 def answer_of(entry: Misconception, case: Case) -> Any:
     """What the misconception answers, or UNANSWERED where it raises."""
-    with scratch_folder(), warnings.catch_warnings(), np.errstate(all="ignore"):
+    try:
+        return drive(case, entry.adapters)
+    except Exception:
+        return UNANSWERED
+
+
+def drive(case: Case, adapters: Any) -> Any:
+    """The answer of adapters of ours; one at a time, since drivers write small files into the working directory."""
+    with _ONE_AT_A_TIME, scratch_folder(), warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        try:
-            return drivers.run(case.driver, entry.adapters, case.inputs)
-        except Exception:
-            return UNANSWERED
+        return registry.run(case.driver, adapters, case.inputs)
 
 
 def same(first: Any, second: Any) -> bool:

@@ -117,10 +117,18 @@ def returns_other_shape(x):
 
 
 def reads_stack(x):
+    """Gives the right answer only if it lies somewhere in this process: in a frame's variables or any container."""
+    import gc
     import inspect
 
-    seen = [str(frame.frame.f_locals) for frame in inspect.stack()]
-    return x * 2 if any("expected" in text or "judge" in text for text in seen) else x * 0
+    def is_answer(value):
+        return value.shape == (4,) and [float(v) for v in value] == [2.0, 4.0, 6.0, 8.0]
+
+    found = [v for frame in inspect.stack()[1:] for v in frame.frame.f_locals.values()]
+    for held in gc.get_objects():
+        if type(held) in (dict, list):
+            found += held.values() if type(held) is dict else held
+    return x * 2 if any(is_answer(v) for v in found if type(v) in (np.ndarray, torch.Tensor)) else x * 0
 
 
 def writes_to_pipes(x):
@@ -136,7 +144,8 @@ def kills_parent(x):
     import signal
 
     os.kill(os.getppid(), signal.SIGKILL)
-    time.sleep(1000)
+    time.sleep(0.5)
+    return x * 0
 
 
 def imports_reference(x):
@@ -157,6 +166,8 @@ def finds_secrets(x):
     texts = [str(os.environ)]
     for folder, _, files in os.walk("/"):
         if folder.startswith(("/usr", "/sys", "/lib", "/bin", sys.prefix, sys.base_prefix)):
+            continue
+        if folder.startswith("/proc/") and folder.count("/") > 2:
             continue
         for file in files:
             try:

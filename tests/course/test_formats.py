@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from xml.etree import ElementTree
 
+import jsonschema
 import pytest
 
 import cs336_course.grading.report as report_module
@@ -49,7 +50,6 @@ def test_json_round_trip_and_schema(report, tmp_path):
 
 
 def test_schema_by_jsonschema(report):
-    jsonschema = pytest.importorskip("jsonschema")
     schema = json.loads((Path(report_module.__file__).parent / "schema.json").read_text())
     jsonschema.validate(json.loads(FORMATS["json"](report)), schema)
 

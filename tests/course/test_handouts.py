@@ -6,15 +6,16 @@ import ast
 
 import pytest
 
-from cs336_course.handouts.blank import blank_adapters
+from cs336_course.handouts.blank import blank_adapters, without_solutions
 from cs336_course.handouts.check import function_bodies, leaks
-from cs336_course.handouts.generate import handout_files, tree_hash, write_handout
+from cs336_course.handouts.generate import ROOT, handout_files, tree_hash, write_handout
 from cs336_course.handouts.manifest import load_manifest, manifests
 
 BASICS = """AGENTS.md CLAUDE.md LICENSE README.md cs336_basics/__init__.py handout.md pyproject.toml tests/__init__.py
-tests/adapters.py tests/assertions.py tests/conftest.py tests/fixtures/__init__.py tests/fixtures/merges.txt
+tests/adapters.py tests/assertions.py tests/conftest.py tests/fixtures/__init__.py tests/fixtures/bpe_cases.json
+tests/fixtures/bpe_cases.py tests/fixtures/merges.txt
 tests/fixtures/model_files.py tests/fixtures/model_learned.npz tests/fixtures/model_rope.npz tests/fixtures/texts.py
-tests/fixtures/tokenizer_files.py tests/fixtures/vocab.json tests/naive_bpe.py tests/test_data.py tests/test_model.py
+tests/fixtures/tokenizer_files.py tests/fixtures/vocab.json tests/test_data.py tests/test_model.py
 tests/test_nn_utils.py tests/test_optimizer.py tests/test_serialization.py tests/test_tokenizer.py tests/test_train_bpe.py"""
 
 
@@ -66,6 +67,21 @@ def test_blanking_keeps_signature_docstring_and_comments():
         blank_adapters(source, "Assignment 9")
 
 
+def test_marked_parts_are_left_out():
+    marked = "a = 1\n# cs336: solution begin\nb = 2\n# cs336: solution end\nc = 3\n"
+    assert without_solutions(marked, "x") == "a = 1\nc = 3\n"
+    for broken in (marked.replace("begin", "end"), marked.replace("solution end", "solution begin"), marked[:30]):
+        with pytest.raises(ValueError, match="solution"):
+            without_solutions(broken, "x")
+
+
+def test_the_oracles_of_the_staff_are_leaks():
+    """Even under another name, and though they lie in tests/."""
+    for oracle in ("naive_bpe.py", "fixtures/numpy_transformer.py", "hidden/comparing.py"):
+        found = leaks({"tests/innocent.py": (ROOT / "tests" / oracle).read_bytes()}, revealed=[])
+        assert found and all("has the body" in text for text in found)
+
+
 def test_a_copied_reference_function_is_a_leak():
     """Renamed variables do not hide it."""
     stolen = b"def mine(u, v):\n    q = u + 1\n    for w in v:\n        q += w\n    return q\n"
@@ -85,7 +101,7 @@ def test_tests_find_what_they_import_and_call(assignment):
             if isinstance(node, ast.ImportFrom) and node.level:
                 base = folder[: len(folder) - node.level + 1]
                 module = "/".join(base + (node.module or "").split(".")).rstrip("/")
-                found = f"{module}.py" in files or f"{module}/__init__.py" in files
-                assert found or all(f"{module}/{alias.name}.py" in files for alias in node.names), (name, module)
+                for place in [module] if node.module else [f"{module}/{alias.name}" for alias in node.names]:
+                    assert f"{place}.py" in files or f"{place}/__init__.py" in files, (name, place)
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "adapters":
                 assert node.attr in adapters, f"{name} calls {node.attr}, which this handout's adapters do not have"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cs336_course.grading.rules import lint_source
+from cs336_course.grading.rules import lint, lint_source
 
 
 @pytest.mark.parametrize("code", [
@@ -45,3 +45,13 @@ def test_a_file_that_does_not_parse():
     (flag,) = lint_source(b"x = 1\ndef f(:\n", "x.py", "basics")
     assert (flag.kind, flag.line) == ("syntax", 2)
     assert lint_source(b"\x00", "x.py", "basics")[0].kind == "syntax"
+
+
+def test_code_of_other_assignments_may_use_the_libraries(tmp_path):
+    names = ["cs336_basics/x.py", "cs336_systems/x.py", "tests/adapters.py"]
+    for name in names:
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("import socket\nfrom torch.nn import Linear\n")
+    flags = [(flag.file, flag.kind) for flag in lint(tmp_path, names, "basics")]
+    assert [file for file, kind in flags if kind == "suspect"] == names
+    assert [file for file, kind in flags if kind == "from-scratch"] == [names[0], names[2]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,12 @@ def prose(rng: Rng, count: int) -> str:
         pieces.append(word.capitalize() if rng.random() < 0.1 else word)
         pieces.append(" " if rng.random() < 0.8 else str(rng.choice(extras)))
     return "".join(pieces)
+
+
+def conflicts(rng: Rng, count: int) -> str:
+    """Words of few letters, in which merges compete, and runs of spaces, whose merges must not reach into words."""
+    made = ("".join(rng.choice(list("abc"), size=int(n))) for n in rng.integers(3, 12, size=count))
+    return "".join(word + " " * int(rng.integers(1, 5)) for word in made)
 
 
 def train_bpe(rng: Rng) -> list[Case]:
@@ -74,19 +81,23 @@ def train_bpe(rng: Rng) -> list[Case]:
 
 
 def tokenizer(rng: Rng) -> list[Case]:
-    corpus = prose(rng, 500)
-    merges = naive_bpe.train(corpus, 120, [])
+    corpus = f"{prose(rng, 400)} {conflicts(rng, 150)}"
+    merges = naive_bpe.train(corpus, 160, [])
     specials = [END, "<|s|>", "<|s|><|s|>"]
     tokens = [bytes([b]) for b in range(256)] + [a + b for a, b in merges] + [s.encode() for s in specials]
     vocab = [tokens[i] for i in rng.permutation(len(tokens))]
     base = {"vocab": vocab, "merges": [list(pair) for pair in merges]}
-    fresh = [prose(rng, 60), prose(rng, 25), "", " ", "\n\n x\n \ny  \n", "".join(rng.permutation(list(SCRIPTS)))]
+    fresh = [prose(rng, 60), conflicts(rng, 40), "", " ", "\n\n x\n \ny  \n", "".join(rng.permutation(list(SCRIPTS)))]
     special = [
         f"{prose(rng, 8)}{END}{prose(rng, 8)}{END}{END}",
         f"a<|s|><|s|>b<|s|> {END}\n\n{END}",
         "<|s|><|s|><|s|>",
         "<|end <|s| |>",
     ]
+
+    @functools.cache
+    def encoded(text: str, names: tuple[str, ...]) -> list[int]:
+        return naive_bpe.encode(text, dict(enumerate(vocab)), merges, list(names))
 
     def case(
         id: str, text: str, texts: list[str], names: list[str] | None, pieces: list[list[str]] | None = None
@@ -97,12 +108,12 @@ def tokenizer(rng: Rng) -> list[Case]:
         def judge(answer: Answer) -> str | None:
             rows = arrays(answer, "ids")
             for row, given in zip(rows, texts, strict=True):
-                if row.tolist() != _encode(given, vocab, merges, names):
+                if row.tolist() != encoded(given, tuple(names or ())):
                     return "the ids are not those of the merges applied in order"
             if part(answer, "decoded", list) != texts:
                 return "decoding does not give the text back"
             for row, given in zip(arrays(answer, "streamed"), streamed, strict=True):
-                if row.tolist() != _encode("".join(given), vocab, merges, names):
+                if row.tolist() != encoded("".join(given), tuple(names or ())):
                     return "encode_iterable gives other ids than encode on the whole text"
             return None
 
@@ -135,10 +146,6 @@ def tokenizer(rng: Rng) -> list[Case]:
         Case("lazy", "encode_iterable reads only what it needs", "laziness", laziness, lazy),
         _broken_bytes(rng, base, vocab),
     ]
-
-
-def _encode(text: str, vocab: list[bytes], merges: list[Any], specials: list[str] | None) -> list[int]:
-    return naive_bpe.encode(text, dict(enumerate(vocab)), merges, specials or [])
 
 
 def _cut(rng: Rng, text: str) -> list[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from ..assertions import assert_close
-from ..fixtures import alignment_files, model_files
+from ..fixtures import alignment_files, bpe_cases, model_files
 from ..fixtures.texts import END_OF_TEXT, documents, english_text, tokenizer_corpus
 from ..fixtures.tokenizer_files import load_vocab_and_merges
 from ..naive_bpe import naive_train_bpe
@@ -30,6 +32,10 @@ def test_tokenizer_files_are_reproducible():
     assert stored_merges[: len(merges)] == merges
     assert list(vocab) == list(range(256 + len(stored_merges) + 1))
     assert [a + b for a, b in stored_merges] == [vocab[256 + rank] for rank in range(len(stored_merges))]
+
+
+def test_bpe_cases_are_reproducible():
+    assert json.loads(bpe_cases.FILE.read_text()) == bpe_cases.make()
 
 
 def test_texts_do_not_change():

@@ -1,6 +1,6 @@
 """Drives the adapters of a submission through one case and returns plain arrays: one function per kind of problem.
 
-    run("call", adapters, {"function": "run_softmax", "arguments": {...}}) -> {"value": array}
+    call(adapters, {"function": "run_softmax", "arguments": {...}}) -> {"value": array}
 
 Inputs come from the judge, outputs go to it; nothing here knows what is right. The judge uses the same drivers on the
 misconceptions, where it wants to know what a wrong implementation would have answered.
@@ -12,7 +12,6 @@ This file is copied into the sandbox beside `serve.py`: standard library, numpy 
 from __future__ import annotations
 
 import io
-import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,16 +22,6 @@ Inputs = dict[str, Any]
 
 class SchemaError(TypeError):
     """An adapter returned something of another kind than its signature says."""
-
-
-def run(driver: str, adapters: Any, inputs: Inputs) -> dict[str, Any]:
-    """The answer of one case; random number generators are seeded first."""
-    import torch
-
-    torch.manual_seed(inputs.get("seed", 0))
-    np.random.seed(inputs.get("seed", 0))
-    random.seed(inputs.get("seed", 0))
-    return DRIVERS[driver](adapters, inputs)
 
 
 def call(adapters: Any, inputs: Inputs) -> dict[str, Any]:
