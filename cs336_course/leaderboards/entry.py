@@ -84,7 +84,7 @@ class Entry:
     runs: tuple[Run, ...] = ()
     env: dict[str, Any] = field(default_factory=dict)
     curve: tuple[tuple[float, float], ...] = ()
-    """(seconds of training, validation loss) of the first run, thinned"""
+    """(tokens trained on, validation loss) of the first run, thinned"""
     schema: int = 1
 
     def __post_init__(self) -> None:

@@ -153,8 +153,8 @@ def _pictures_of(table: Standings) -> list[Block]:
     curves = {row.entry.handle: row.entry.curve for row in table.rows if row.entry.curve and row.status != "rejected"}
     if curves:
         shown = dict(list(curves.items())[:MAX_CURVES])
-        figure = plot_overlaid_curves(shown, xlabel="seconds of training", logarithmic=False)
-        alt = f"validation loss over seconds of training of {', '.join(shown)}"
+        figure = plot_overlaid_curves(shown, xlabel="tokens trained on")
+        alt = f"validation loss over the tokens trained on, of {', '.join(shown)}"
         caption = "As logged by the participants on their own machines and their own validation text."
         return [Picture(figure, f"curves-{name}", alt, caption)]
     placed = [row for row in table.rows if row.place is not None]

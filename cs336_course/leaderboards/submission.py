@@ -136,9 +136,9 @@ def _run(evidence: Path, facts: dict[str, Any]) -> Run:
 
 
 def curve(log: Path) -> tuple[tuple[float, float], ...]:
-    """(seconds of training, validation loss), at most `MAX_CURVE` points, the last one kept."""
+    """(tokens trained on, validation loss), at most `MAX_CURVE` points, the last one kept."""
     points = [
-        (round(float(r["seconds"]), 1), round(float(r["validation_loss"]), 4))
+        (float(r["tokens"]), round(float(r["validation_loss"]), 4))
         for r in read_records(log)
         if r.get("validation_loss") is not None
     ]

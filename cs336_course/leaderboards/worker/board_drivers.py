@@ -9,13 +9,12 @@ What an entrypoint may define (`tests/adapters.py` in the stage, entry.py for it
 `attention(q, k, v)`, `make_step(config, weights, learning_rate)`, `make_tokenizer(vocab, merges, special_tokens)`,
 `predict(runs, targets)`, `answer(folder, prompts)`.
 
-This file is copied into the sandbox as `drivers.py` and takes the grader's place of that name: no module of ours, no
+This file is copied into the sandbox as `registry.py` and takes the grader's place of that name: no module of ours, no
 expected value. Read next: `../conversation.py`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib
 import os
@@ -27,12 +26,6 @@ from typing import Any
 
 import numpy as np
 
-with contextlib.suppress(ImportError):  # once in the server, from which every process is forked; compiled afresh each time
-    import einops  # noqa: F401
-    import jaxtyping  # noqa: F401
-    import regex  # noqa: F401
-    import safetensors.torch  # noqa: F401
-
 CLOCK, SLEEP = time.perf_counter, time.sleep  # saved before any code of a participant is imported
 WAIT_S = 600
 Inputs = dict[str, Any]
@@ -40,6 +33,10 @@ Inputs = dict[str, Any]
 
 class SchemaError(TypeError):
     """An entrypoint returned something of another kind than it should."""
+
+
+def prepare() -> None:
+    """Nothing to set up before torch."""
 
 
 def run(driver: str, entry: Any, inputs: Inputs) -> dict[str, Any]:
@@ -60,7 +57,7 @@ def _delivered(path: Path) -> Inputs:
         if CLOCK() > deadline:
             raise TimeoutError("the judge sent no inputs")
         SLEEP(0.0005)
-    inputs: Inputs = importlib.import_module("wire").unpack(path.read_bytes())
+    inputs: Inputs = importlib.import_module("worker.wire").unpack(path.read_bytes())
     return inputs
 
 
