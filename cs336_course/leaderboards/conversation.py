@@ -26,7 +26,7 @@ SAFE_SUFFIXES = {".safetensors", ".json", ".jsonl", ".txt", ".md", ".toml"}
 """artifacts that are data and nothing else; no pickles"""
 
 
-class ProbeFailure(Exception):
+class ProbeFailure(ValueError):
     """A participant's code did something that no honest entry does."""
 
     def __init__(self, probe: str, text: str) -> None:
