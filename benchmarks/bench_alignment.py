@@ -59,7 +59,7 @@ def run_seed(seed: int, folder: Path) -> dict[str, Any]:
     phases = results["phases"]
     seconds = sum(phases[name]["seconds"] for name in ("sft", "dpo", "grpo") if name in phases)
     above = phases["grpo"]["interval"][0] > phases["sft"]["interval"][1]
-    start = phases.get("dpo", phases["sft"])
+    start = phases[results["start"]]
     shares = {name: round(phase["right"] / phase["questions"], 3) for name, phase in phases.items()}
     print(f"seed {seed}: {shares}, {seconds:.0f} s, GRPO above SFT: {above}", flush=True)
     return {
@@ -78,7 +78,7 @@ def main() -> None:
     torch.set_num_threads(2)
     runs = [run_seed(seed, options.work / f"seed_{seed}") for seed in options.seeds]
     write_json(options.out, {
-        "runs": runs, "date": datetime.date.today().isoformat(), "environment": describe_environment(),
+        "runs": runs, "measured": datetime.date.today().isoformat(), "environment": describe_environment(),
     })  # fmt: skip
 
 

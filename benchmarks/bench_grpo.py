@@ -230,7 +230,7 @@ def main() -> None:
         write_json(options.out, {
             **found, "times_as_fast": ratios, "threads": options.threads,
             "versions": {"trl": trl.__version__, "transformers": transformers.__version__},
-            "date": datetime.date.today().isoformat(), "environment": describe_environment(),
+            "measured": datetime.date.today().isoformat(), "environment": describe_environment(),
         })  # fmt: skip
 
 

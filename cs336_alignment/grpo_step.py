@@ -66,8 +66,7 @@ def grpo_train_step(
         gradient_accumulation_steps: microbatches of ceil(rollouts / this) rows; the last may be smaller.
         max_grad_norm: the gradient's norm is clipped to it; None leaves it.
         repeated_prompts, rollout_responses, repeated_ground_truths: one of each per rollout, group by group.
-        old_log_probs: (rollouts, longest - 1) of these same rollouts; columns beyond the longest pair of this batch
-            are cut off (the padding of a larger batch).
+        old_log_probs: (rollouts, at least longest - 1) of these same rollouts; further columns (padding) are cut off.
         others: see `advantages.py` and `policy_gradient.py`.
 
     Returns:

@@ -1,13 +1,14 @@
 """All of alignment on one small model: SFT, then DPO, then GRPO, with a control, judged on the same held-out problems.
 
-    sft       imitate a few worked solutions; stopped early, so that there is something left to learn
+    sft       imitate solutions, worked and terse ones; stopped early, so that there is something left to learn
     dpo       prefer right answers to wrong ones of its own
     grpo      reinforcement learning from the reward alone
     control   the same with a coin for a reward: what is left of the gain when the reward says nothing
 
-Each phase is a run directory of its own (`training_run.py`) and begins with the model of the phase before, the control
-with that of GRPO. Accuracies are greedy, on problems that no phase has seen, and come with intervals and with the
-paired comparison against SFT; DPO is reported by preference accuracy and by the task.
+Each phase is a run directory of its own (`training_run.py`) and begins with the model of the phase before; GRPO can also
+begin where SFT ended, and the control begins where GRPO does. Accuracies are greedy, on problems that no phase has
+seen, and come with intervals and with the paired comparison against SFT; DPO is reported by preference accuracy and by
+the task.
 
 Read next: `tour_alignment.py`.
 """
@@ -55,6 +56,8 @@ class PipelineOptions:
     """problems of the preference split that are sampled"""
     validation_pairs: int = 50
     """pairs kept apart to measure preference accuracy"""
+    grpo_after_dpo: bool = True
+    """False: GRPO and its control begin where SFT ended, so that a gain is theirs alone"""
     seed: int = 0
     """of the problems, the data order and all samples"""
 
@@ -86,7 +89,7 @@ class _Phases:
         self.progress, self.task, self.eos_id = progress, options.task, TextTokenizer(tokenizer).eos_id
         self.sampler = LockstepSampler(model, tokenizer)
         self.questions = self.task.examples("test", options.seed)
-        self.start, self.seconds = "sft", dict[str, float]()
+        self.start, self.preferred, self.seconds = "sft", False, dict[str, float]()
 
     def sft(self) -> None:
         """Imitate."""
@@ -105,10 +108,11 @@ class _Phases:
         told = f"{len(pairs)} of {len(problems)} problems had a right and a wrong answer among {options.pair_samples}"
         if len(pairs) <= options.validation_pairs:
             return f"{told}: too few"
-        self.start = "dpo"
+        self.start = "dpo" if options.grpo_after_dpo else "sft"
         kept, used = pairs[: options.validation_pairs], pairs[options.validation_pairs :]
         trainer = DpoTrainer(self.model, clone_model(self.model), self.tokenizer, used, config, validation=kept)
         self._run(trainer, "dpo", config, after="sft")
+        self.preferred = True
         return told
 
     def reinforce(self, name: str, *, random_reward: bool) -> None:
@@ -137,7 +141,7 @@ class _Phases:
 
     def results(self) -> dict[str, Any]:
         """Right answers of each phase, the comparisons of the same questions, and some answers."""
-        done = ["sft", *(["dpo"] if self.start == "dpo" else []), "grpo", "control"]
+        done = ["sft", *(["dpo"] if self.preferred else []), "grpo", "control"]
         answers = {name: read_answers(self.folder / name)["after"] for name in done}
         answers = {"base": read_answers(self.folder / "sft")["before"], **answers}
         right = {name: [score["answer_reward"] > 0 for score in scores] for name, scores in answers.items()}
@@ -150,9 +154,9 @@ class _Phases:
             }
             for name, outcomes in right.items()
         }  # fmt: skip
-        pairs = {("grpo", "sft"), ("control", self.start), (self.start, "sft")} - {("sft", "sft")}
+        pairs = {("grpo", "sft"), ("control", self.start), *([("dpo", "sft")] if self.preferred else [])}
         paired = {f"{b} against {a}": _paired(right[a], right[b]) for b, a in sorted(pairs)}
-        return {"phases": phases, "paired": paired, "example": self._transcripts()}
+        return {"phases": phases, "start": self.start, "paired": paired, "example": self._transcripts()}
 
     def _transcripts(self, count: int = 4) -> list[dict[str, str]]:
         """The same problems answered by SFT and by GRPO: first those that SFT got wrong."""

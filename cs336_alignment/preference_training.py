@@ -92,7 +92,71 @@ class DpoConfig:
             )
 
 
-class DpoTrainer:
+Row = tuple[list[int], list[int], list[int]]
+"""ids of prompt, chosen and rejected response"""
+
+
+class PairTrainer:
+    """The loop over pairs that DPO and the reward model share; they say what a pair costs and what to log of it."""
+
+    def __init__(
+        self, model: nn.Module, tokenizer: Any, parameters: Iterable[tuple[str, Tensor]], config: DpoConfig
+    ):  # fmt: skip
+        self.model, self.config, self.text = model, config, TextTokenizer(tokenizer)
+        self.device = next(model.parameters()).device
+        self.optimizer = build_optimizer(config.optimizer, parameters)
+        self.rows: list[Row] = []
+        self.validation: list[Row] = []
+        self.steps_done = 0
+
+    def losses(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+        """Loss of each pair, and what `describe` wants to know of each, (quantities, pairs) without a graph."""
+        raise NotImplementedError
+
+    def describe(self, found: Tensor) -> dict[str, float]:
+        """What to log of these pairs."""
+        raise NotImplementedError
+
+    def step(self) -> dict[str, float]:
+        """One update; returns what there is to log."""
+        config = self.config
+        self.model.train()
+        chosen = epoch_rows(len(self.rows), config.batch_size, self.steps_done, config.seed)
+        rate = config.optimizer.learning_rate(self.steps_done, config.num_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        found: list[Tensor] = []
+        for start in range(0, len(chosen), config.microbatch):
+            loss, details = self.losses([self.rows[i] for i in chosen[start : start + config.microbatch]])
+            (loss.sum() / len(chosen)).backward()
+            found.append(details)
+        norm = update(self.model, self.optimizer, config.optimizer.max_grad_norm)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.steps_done += 1
+        record = self.describe(torch.cat(found, dim=1))
+        record = {"step": self.steps_done, **record, "grad_norm": norm, "learning_rate": rate}
+        if self.validation and (self.steps_done % config.eval_every == 0 or self.steps_done == config.num_steps):
+            record |= {f"validation_{name}": value for name, value in self.evaluate_pairs().items()}
+        return record
+
+    @torch.no_grad()
+    def evaluate_pairs(self) -> dict[str, float]:
+        """What is logged of a step, on the validation pairs."""
+        self.model.eval()
+        size = self.config.microbatch
+        found = [self.losses(self.validation[i : i + size])[1] for i in range(0, len(self.validation), size)]
+        return self.describe(torch.cat(found, dim=1))
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds besides the weights."""
+        return {"steps": self.steps_done}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        self.steps_done = int(state["steps"])
+
+
+class DpoTrainer(PairTrainer):
     """Trains a model against its own frozen beginning.
 
     Args:
@@ -110,48 +174,13 @@ class DpoTrainer:
         self, model: nn.Module, reference: nn.Module, tokenizer: Any, pairs: Sequence[PreferencePair],
         config: DpoConfig, *, validation: Sequence[PreferencePair] = (),
     ):  # fmt: skip
-        self.model, self.reference, self.config, self.text = model, reference, config, TextTokenizer(tokenizer)
-        self.device = next(model.parameters()).device
-        self.optimizer = build_optimizer(config.optimizer, model.named_parameters())
+        super().__init__(model, tokenizer, model.named_parameters(), config)
+        self.reference = reference
         self.rows = encode_preferences(pairs, self.text, context_length=context_length_of(model))
         self.validation = encode_preferences(validation, self.text, context_length=None) if validation else []
-        self.steps_done = 0
 
-    def step(self) -> dict[str, float]:
-        """One update; returns what there is to log."""
-        config = self.config
-        self.model.train()
-        chosen = epoch_rows(len(self.rows), config.batch_size, self.steps_done, config.seed)
-        rate = config.optimizer.learning_rate(self.steps_done, config.num_steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        found: list[Tensor] = []
-        for start in range(0, len(chosen), config.microbatch):
-            rows = [self.rows[i] for i in chosen[start : start + config.microbatch]]
-            loss, details = self._loss(rows)
-            (loss.sum() / len(chosen)).backward()
-            found.append(torch.stack((loss.detach(), *details)))
-        norm = update(self.model, self.optimizer, config.optimizer.max_grad_norm)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.steps_done += 1
-        record = describe_pairs(torch.cat(found, dim=1), config.beta)
-        record = {"step": self.steps_done, **record, "grad_norm": norm, "learning_rate": rate}
-        if self.validation and (self.steps_done % config.eval_every == 0 or self.steps_done == config.num_steps):
-            record |= {f"validation_{name}": value for name, value in self.evaluate_pairs().items()}
-        return record
-
-    @torch.no_grad()
-    def evaluate_pairs(self) -> dict[str, float]:
-        """Loss, accuracy and margin on the validation pairs."""
-        self.model.eval()
-        found = []
-        for start in range(0, len(self.validation), self.config.microbatch):
-            loss, details = self._loss(self.validation[start : start + self.config.microbatch])
-            found.append(torch.stack((loss, *details)))
-        return describe_pairs(torch.cat(found, dim=1), self.config.beta)
-
-    def _loss(self, rows: Sequence[tuple[list[int], list[int], list[int]]]) -> tuple[Tensor, list[Tensor]]:
-        """Loss of each pair; h of both sides and the log-probs of both."""
+    def losses(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+        """Loss of each pair; loss, h of both sides and the log-probs of both."""
         both = [(p, c) for p, c, _ in rows] + [(p, r) for p, _, r in rows]
         batch = pad_pairs([p for p, _ in both], [r for _, r in both], self.text.pad_id, device=self.device)
         sums = score_responses(self.model, batch)["log_probs"].sum(dim=1)
@@ -161,17 +190,12 @@ class DpoTrainer:
         ratio = (sums - reference) / lengths if self.config.length_normalized else sums - reference
         chosen, rejected = ratio.split(len(rows))
         loss = dpo_loss(chosen, rejected, self.config.beta, self.config.kind)
-        nll = -(sums / lengths)[: len(rows)]
-        loss = loss + self.config.nll_coefficient * nll
-        return loss, [x.detach() for x in (chosen, rejected, *sums.split(len(rows)))]
+        loss = loss - self.config.nll_coefficient * (sums / lengths)[: len(rows)]
+        return loss, torch.stack([x.detach() for x in (loss, chosen, rejected, *sums.split(len(rows)))])
 
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint holds besides the weights."""
-        return {"steps": self.steps_done}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
-        self.steps_done = int(state["steps"])
+    def describe(self, found: Tensor) -> dict[str, float]:
+        """See `describe_pairs`."""
+        return describe_pairs(found, self.config.beta)
 
 
 def describe_pairs(values: Tensor, beta: float) -> dict[str, float]:
@@ -189,7 +213,7 @@ def describe_pairs(values: Tensor, beta: float) -> dict[str, float]:
 
 def encode_preferences(
     pairs: Sequence[PreferencePair], text: TextTokenizer, *, context_length: int | None
-) -> list[tuple[list[int], list[int], list[int]]]:
+) -> list[Row]:
     """Ids of prompt, chosen and rejected response, each response with the end-of-text token.
 
     Raises:

@@ -75,16 +75,19 @@ def _muon(rate: float, num_steps: int) -> OptimizerConfig:
 def _grpo(num_steps: int) -> GrpoConfig:
     return method_config(
         "dr_grpo", num_steps=num_steps, prompts_per_step=16, group_size=8, max_tokens=48, minibatches=2,
-        importance="grpo", cliprange=0.2, eval_every=20, eval_examples=100, sample_every=20, checkpoint_every=10, optimizer=_adamw(6e-4, 5),
+        importance="grpo", cliprange=0.2, eval_every=20, eval_examples=100, sample_every=20, checkpoint_every=10,
+        optimizer=_adamw(3e-4, 5),
     )  # fmt: skip
 
 
 DEFAULT = AlignmentStageOptions(  # meant for 3 minutes on two CPU cores with nothing else to do
     PipelineOptions(
-        task=WordProblems(max_steps=3, largest=10, sizes=SplitSizes(sft=5000, preference=300, rl=2000, test=400)),
-        sft=SftConfig(num_steps=220, batch_size=32, optimizer=_muon(4e-3, 220), eval_examples=100, checkpoint_every=50),
-        dpo=DpoConfig(num_steps=30, batch_size=16, nll_coefficient=0.2, optimizer=_adamw(1e-4, 5)),
-        grpo=_grpo(60), pair_problems=200, validation_pairs=30,
+        task=WordProblems(
+            max_steps=3, largest=10, terse=0.5, sizes=SplitSizes(sft=6000, preference=300, rl=2000, test=600)
+        ),
+        sft=SftConfig(num_steps=440, batch_size=16, optimizer=_muon(4e-3, 440), eval_examples=100, checkpoint_every=100),
+        dpo=DpoConfig(num_steps=20, batch_size=16, nll_coefficient=0.2, optimizer=_adamw(3e-5, 5)),
+        grpo=_grpo(30), pair_problems=150, validation_pairs=30,
     )
 )  # fmt: skip
 QUICK = AlignmentStageOptions(  # a tenth of it; too short for the target
@@ -99,9 +102,12 @@ QUICK = AlignmentStageOptions(  # a tenth of it; too short for the target
 
 SCRATCH = replace(  # for a model of 160,000 weights that has read nothing yet; see benchmarks/bench_alignment.py
     DEFAULT.pipeline,
-    task=WordProblems(max_steps=3, largest=10, sizes=SplitSizes(sft=6000, preference=400, rl=2500, test=600)),
-    sft=SftConfig(num_steps=300, batch_size=32, optimizer=_muon(5e-3, 300), checkpoint_every=50),
-    grpo=_grpo(60),
+    task=WordProblems(
+        max_steps=3, largest=10, terse=0.5, sizes=SplitSizes(sft=6000, preference=400, rl=2500, test=600)
+    ),
+    sft=SftConfig(num_steps=400, batch_size=32, optimizer=_muon(5e-3, 400), checkpoint_every=100),
+    grpo=_grpo(40),
+    grpo_after_dpo=False,
 )
 
 
@@ -126,10 +132,11 @@ def _run(directory: Path, options: AlignmentStageOptions) -> None:
 
 
 _INTRODUCTION = """
-The model that tells stories now gets word problems about the same people, and four lessons. **SFT** shows it worked
-solutions. **DPO** shows it pairs of its own answers, a right and a wrong one. **GRPO** shows it nothing: it samples several
-answers to a problem, and those with a right result become likelier than the others. The **control** does the same with a
-coin in the place of the result. No problem of the test is like a problem of the lessons, not even with other names.
+The model that tells stories now gets word problems about the same people, and four lessons. **SFT** shows it solutions;
+half of them are worked out, half are terse and say the answer alone, so that it does not know which to write. **DPO**
+shows it pairs of its own answers, a right and a wrong one. **GRPO** shows it nothing: it samples several answers to a
+problem, and those with a right result become likelier than the others. The **control** does the same with a coin in the
+place of the result. No problem of the test is like a problem of the lessons, not even with other names.
 """
 
 
@@ -153,7 +160,7 @@ def _share(results: dict[str, Any], phase: str) -> float:
 
 def _key_figures(results: dict[str, Any], logs: dict[str, list[dict[str, Any]]]) -> list[KeyFigure]:
     phases = results["phases"]
-    start = "dpo" if "dpo" in phases else "sft"
+    start = results["start"]
     low, high = phases["grpo"]["interval"][0], phases["sft"]["interval"][1]
     coin = phases["control"]["interval"][0] <= phases[start]["interval"][1]
     target = (f"95 % interval above {high:.1%}", low > high) if results["targets"] else ()

@@ -32,8 +32,8 @@ from cs336_basics.tokenization.text_stream import decode_stream
 if TYPE_CHECKING:
     from cs336_basics.model import TransformerLM
     from cs336_basics.tokenization.tokenizer import Tokenizer
-    from cs336_basics.training import Strategy
     from cs336_basics.training_config import TrainConfig
+    from cs336_basics.training_strategy import Strategy
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"
 ModelFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
@@ -50,9 +50,9 @@ def train(argv: list[str], *, parallel: type | None = None, open_strategy: OpenS
     The floor above adds `parallel`, a dataclass of further options (the file's table [parallel]), and `open_strategy`,
     which turns these and the run's config into a strategy.
     """
-    from cs336_basics.training import SingleProcess
     from cs336_basics.training import train as run_training
     from cs336_basics.training_config import TrainConfig
+    from cs336_basics.training_strategy import SingleProcess
 
     o = tyro.cli(
         _train_options(TrainConfig, parallel), args=_with_config_file(argv, TrainConfig, parallel), prog="cs336 train",

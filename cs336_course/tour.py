@@ -1,9 +1,9 @@
 """The tour: the whole course in miniature, trained for real on this machine, ending in one report.
 
 `DEFAULT` and `QUICK` are the only places where its sizes stand. Each package defines its stages beside its code; here
-they are put in order. Interrupted at any moment, the tour goes on where it was when it is started again. Left out: the
-stages of assignments 4 and 5, until their packages are built. Read next: `cs336_basics/runs/stage.py`,
-`cs336_basics/tour_tokenizers.py`, `cs336_basics/tour_pretraining.py`, `cs336_systems/tour_systems.py`.
+they are put in order. Interrupted at any moment, the tour goes on where it was when it is started again. Read next:
+`cs336_basics/runs/stage.py`, then the stages: `tour_tokenizers.py` and `tour_pretraining.py` of `cs336_basics`,
+`tour_systems.py`, `tour_scaling.py`, `tour_data.py`, `tour_alignment.py` of the other packages.
 """
 
 from __future__ import annotations
@@ -14,11 +14,15 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from cs336_alignment import tour_alignment
+from cs336_alignment.tour_alignment import AlignmentStageOptions, alignment_stage
 from cs336_basics.runs.directory import RunDirectory
 from cs336_basics.runs.report import KeyFigure, KeyFigures, Section
 from cs336_basics.runs.stage import Stage, run_stages
 from cs336_basics.tour_pretraining import PretrainingStageOptions, pretraining_stage
 from cs336_basics.tour_tokenizers import TokenizerStageOptions, tokenizers_stage
+from cs336_data import tour_data
+from cs336_data.tour_data import DataStageOptions, data_stage
 from cs336_scaling import tour_scaling
 from cs336_scaling.tour_scaling import ScalingStageOptions, scaling_stage
 from cs336_systems import tour_systems
@@ -33,6 +37,8 @@ class TourConfig:
     pretraining: PretrainingStageOptions
     systems: SystemsStageOptions
     scaling: ScalingStageOptions
+    data: DataStageOptions
+    alignment: AlignmentStageOptions
 
 
 DEFAULT = TourConfig(  # about 10 minutes on two CPU cores
@@ -41,12 +47,14 @@ DEFAULT = TourConfig(  # about 10 minutes on two CPU cores
         stdlib_bytes=6_000_000, stdlib_vocab_size=4_096, seed=0,
     ),
     PretrainingStageOptions(
-        d_model=96, num_layers=3, num_heads=8, context_length=224, batch_size=7, num_steps=2_600,
+        d_model=96, num_layers=3, num_heads=8, context_length=224, batch_size=7, num_steps=2_300,
         max_learning_rate=5e-3, warmup_steps=30, num_samples=50, max_above_floor=0.10, min_cloze_accuracy=0.80,
         seed=0, device="auto",
     ),
     tour_systems.DEFAULT,
     tour_scaling.DEFAULT,
+    tour_data.DEFAULT,
+    tour_alignment.DEFAULT,
 )  # fmt: skip
 
 QUICK = TourConfig(  # about 90 seconds; too short for the targets
@@ -61,7 +69,12 @@ QUICK = TourConfig(  # about 90 seconds; too short for the targets
     ),
     tour_systems.QUICK,
     tour_scaling.QUICK,
+    tour_data.QUICK,
+    tour_alignment.QUICK,
 )  # fmt: skip
+
+
+_CHANGEABLE = tuple(f"{stage}.device" for stage in ("pretraining", "systems", "data", "alignment"))
 
 
 @dataclass(frozen=True)
@@ -91,7 +104,7 @@ def tour_stages(config: TourConfig) -> list[Stage]:
     """All stages, in the order of the course."""
     return [
         tokenizers_stage(config.tokenizers), pretraining_stage(config.pretraining), systems_stage(config.systems),
-        scaling_stage(config.scaling),
+        scaling_stage(config.scaling), data_stage(config.data), alignment_stage(config.alignment),
     ]  # fmt: skip
 
 
@@ -103,9 +116,7 @@ def run_tour(config: TourConfig, directory: Path) -> TourResult:
         AlreadyLockedError: a tour is running there.
         Interrupted: Ctrl-C during training, after saving; other stages raise KeyboardInterrupt.
     """
-    with RunDirectory.create_or_resume(
-        directory, config, kind="tour", changeable=("pretraining.device", "systems.device")
-    ) as run:
+    with RunDirectory.create_or_resume(directory, config, kind="tour", changeable=_CHANGEABLE) as run:
 
         def say(line: str) -> None:
             print(line, file=sys.stderr, flush=True)

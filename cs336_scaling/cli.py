@@ -22,12 +22,10 @@ Switch = tyro.conf.FlagCreatePairsOff[bool]
 Runs = Annotated[Path | None, tyro.conf.Positional]
 
 
-@dataclass(frozen=True)
-class Fit:
-    """Fit all laws to finished runs, under each parameter-counting rule, with intervals and warnings."""
+@dataclass(frozen=True, kw_only=True)
+class _Bootstrapped:
+    """What the fitting commands share."""
 
-    runs: Runs = None
-    """runs in the handout's format or a bank; the shipped IsoFLOP table by default"""
     corpus: str = "stories"
     """which corpus of a bank"""
     confidence: float = 0.9
@@ -38,6 +36,14 @@ class Fit:
     """of the bootstrap"""
     json: Switch = False
     """print the result as JSON"""
+
+
+@dataclass(frozen=True)
+class Fit(_Bootstrapped):
+    """Fit all laws to finished runs, under each parameter-counting rule, with intervals and warnings."""
+
+    runs: Runs = None
+    """runs in the handout's format or a bank; the shipped IsoFLOP table by default"""
 
 
 def fit(argv: list[str]) -> None:
@@ -60,23 +66,13 @@ def fit(argv: list[str]) -> None:
 
 
 @dataclass(frozen=True)
-class Predict:
+class Predict(_Bootstrapped):
     """Predict the best size, tokens and loss for a budget, under each parameter-counting rule."""
 
     flops: tyro.conf.Positional[float]
     """training FLOPs of the target, 6 N D"""
     runs: Runs = None
     """runs in the handout's format or a bank; the shipped IsoFLOP table by default"""
-    corpus: str = "stories"
-    """which corpus of a bank"""
-    confidence: float = 0.9
-    """of the intervals, in (0, 1)"""
-    resamples: int = 300
-    """of the bootstrap"""
-    seed: int = 0
-    """of the bootstrap"""
-    json: Switch = False
-    """print the result as JSON"""
 
 
 def predict(argv: list[str]) -> None:
@@ -166,25 +162,15 @@ def plan(argv: list[str]) -> None:
 
 
 @dataclass(frozen=True)
-class Plot:
+class Plot(_Bootstrapped):
     """Write a report with profiles, frontier, contours, intervals and the largest budget held out."""
 
     runs: Runs = None
     """runs in the handout's format or a bank; the shipped IsoFLOP table by default"""
     out: Path = Path("runs/scaling-report")
     """folder of the report"""
-    corpus: str = "stories"
-    """which corpus of a bank"""
     targets: tuple[float, ...] = (1e23, 1e24)
     """FLOPs to predict"""
-    confidence: float = 0.9
-    """of the intervals, in (0, 1)"""
-    resamples: int = 300
-    """of the bootstrap"""
-    seed: int = 0
-    """of the bootstrap"""
-    json: Switch = False
-    """print the result as JSON"""
 
 
 def plot(argv: list[str]) -> None:

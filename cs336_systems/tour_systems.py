@@ -3,10 +3,11 @@
     benchmark    forward, backward and update of the tour's model, its memory by count
     roofline     this machine's peaks, and the operations of a Transformer below them
     generation   tokens per second with and without the cache of keys and values; the tokens must be the same
+    kernels, parallel, engine    in `tour_checks.py`
 
-Each part is a function of `PARTS` from (the trained model, options) to JSON values, and a function of `BLOCKS` from
-these values to blocks of the report; a further part is a line in each. Handout: benchmarking_script. Read next:
-`benchmarking.py`, `roofline.py`.
+Each part is a function of `PARTS` from (the trained model, options, the tour's directory) to JSON values, and a function of
+`BLOCKS` from these values to blocks of the report; a further part is a line in each. Handout: benchmarking_script. Read
+next: `benchmarking.py`, `roofline.py`.
 """
 
 from __future__ import annotations
@@ -27,11 +28,23 @@ from cs336_basics.runs.machine import choose_device
 from cs336_basics.runs.report import Block, KeyFigure, KeyFigures, Paragraph, Picture, Section, Table
 from cs336_basics.runs.stage import Stage
 from cs336_basics.tour_pretraining import FOLDER as PRETRAINING
+from cs336_basics.tour_tokenizers import TRAIN_TOKENS, VALID_TOKENS
 from cs336_systems.benchmarking import BenchmarkOptions, measure_model
 from cs336_systems.memory_measurement import trace_step
 from cs336_systems.model_sizes import course_model
 from cs336_systems.roofline import Peaks, Point, measure_roofline, roofline_alt, roofline_figure, roofline_table
 from cs336_systems.timing import Timing, time_parts
+from cs336_systems.tour_checks import (
+    check_kernels_apart,
+    check_parallel,
+    engine_blocks,
+    engine_figures,
+    kernels_blocks,
+    kernels_figures,
+    measure_engine,
+    parallel_blocks,
+    parallel_figures,
+)
 
 FOLDER = "systems"
 RESULTS = f"{FOLDER}/results.json"
@@ -55,23 +68,28 @@ class SystemsStageOptions:
     """length of the copy that is the peak of memory"""
     new_tokens: int
     """tokens to generate with and without the cache, at most"""
+    parallel_steps: int
+    """updates on one process and on two"""
+    requests: int
+    """for the inference engine"""
     seed: int
     device: str
 
 
 DEFAULT = SystemsStageOptions(
     batch_size=7, repeats=5, roofline_size="small", roofline_context=128, peak_size=1536, copy_bytes=1 << 27,
-    new_tokens=200, seed=0, device="auto",
+    new_tokens=200, parallel_steps=20, requests=16, seed=0, device="auto",
 )  # fmt: skip
-"""about 20 s on two CPU cores"""
-QUICK = replace(DEFAULT, repeats=3, peak_size=1024, copy_bytes=1 << 26, new_tokens=100)
+"""about 50 s on two CPU cores"""
+QUICK = replace(DEFAULT, repeats=3, peak_size=1024, copy_bytes=1 << 26, new_tokens=100, parallel_steps=4, requests=8)
 
 
 def systems_stage(options: SystemsStageOptions) -> Stage:
     """Measure with the model of the pretraining stage."""
+    tokens = (TRAIN_TOKENS, f"{TRAIN_TOKENS}.json", VALID_TOKENS, f"{VALID_TOKENS}.json")
     return Stage(
         name=FOLDER, title="systems", options=options,
-        inputs=(f"{PRETRAINING}/model.pt", f"{PRETRAINING}/model_config.json"), outputs=(RESULTS,), run=_run,
+        inputs=(f"{PRETRAINING}/model.pt", f"{PRETRAINING}/model_config.json", *tokens), outputs=(RESULTS,), run=_run,
         section=_section,
     )  # fmt: skip
 
@@ -79,10 +97,10 @@ def systems_stage(options: SystemsStageOptions) -> Stage:
 def _run(directory: Path, options: SystemsStageOptions) -> None:
     device = choose_device(options.device)
     model = TransformerLM.from_pretrained(directory / PRETRAINING).to(device).eval()
-    write_json(directory / RESULTS, {name: part(model, options) for name, part in PARTS.items()})
+    write_json(directory / RESULTS, {name: part(model, options, directory) for name, part in PARTS.items()})
 
 
-def measure_training_step(model: TransformerLM, options: SystemsStageOptions) -> dict[str, Any]:
+def measure_training_step(model: TransformerLM, options: SystemsStageOptions, _: Path) -> dict[str, Any]:
     """Times of a step of a fresh model of the same shape, and the memory it needs."""
     settings = BenchmarkOptions(
         batch_size=options.batch_size, warmups=2, repeats=options.repeats, seed=options.seed, device=options.device
@@ -91,7 +109,7 @@ def measure_training_step(model: TransformerLM, options: SystemsStageOptions) ->
     return row.to_dict() | {"traced_bytes": trace_step(model.config, batch_size=options.batch_size)}
 
 
-def measure_roof(model: TransformerLM, options: SystemsStageOptions) -> dict[str, Any]:
+def measure_roof(model: TransformerLM, options: SystemsStageOptions, _: Path) -> dict[str, Any]:
     """The roofline of one block of a course size, large enough to show the machine's limits."""
     config: ModelConfig = course_model(options.roofline_size, context_length=options.roofline_context)
     peaks, points = measure_roofline(
@@ -102,7 +120,7 @@ def measure_roof(model: TransformerLM, options: SystemsStageOptions) -> dict[str
             "points": [asdict(point) for point in points]}  # fmt: skip
 
 
-def measure_generation(model: TransformerLM, options: SystemsStageOptions) -> dict[str, Any]:
+def measure_generation(model: TransformerLM, options: SystemsStageOptions, _: Path) -> dict[str, Any]:
     """Greedy tokens per second of one sequence, with and without the cache."""
     device = next(model.parameters()).device
     new = min(options.new_tokens, model.config.context_length - 1)
@@ -119,10 +137,17 @@ def measure_generation(model: TransformerLM, options: SystemsStageOptions) -> di
     return {"new_tokens": new, "tokens_per_second": rates, "same": written["with cache"] == written["without cache"]}
 
 
-PARTS: dict[str, Callable[[TransformerLM, SystemsStageOptions], dict[str, Any]]] = {
+PARTS: dict[str, Callable[[TransformerLM, SystemsStageOptions, Path], dict[str, Any]]] = {
+    "kernels": lambda *_: check_kernels_apart(),
     "benchmark": measure_training_step,
     "roofline": measure_roof,
+    "parallel": lambda model, options, directory: check_parallel(
+        directory, directory / FOLDER / "parallel", model, num_steps=options.parallel_steps, seed=options.seed
+    ),
     "generation": measure_generation,
+    "engine": lambda model, options, _: measure_engine(
+        model, requests=options.requests, new_tokens=options.new_tokens, seed=options.seed
+    ),
 }
 """name in results.json to what measures it"""
 
@@ -139,7 +164,8 @@ def _section(directory: Path) -> Section:
 _INTRODUCTION = """
 The same mathematics can be fast or slow. These numbers say what a training step of the tour's model costs on this
 machine, which of a Transformer's operations its arithmetic limits and which its memory, and what it saves to keep keys
-and values instead of computing them again for each new token.
+and values instead of computing them again for each new token. What is made fast must stay right: kernels are compared with
+float64, and training on two processes with training on one.
 """
 
 
@@ -200,14 +226,20 @@ def _generation_blocks(values: dict[str, Any]) -> list[Block]:
 
 
 FIGURES: dict[str, Callable[[dict[str, Any]], list[KeyFigure]]] = {
+    "kernels": kernels_figures,
     "benchmark": _benchmark_figures,
     "roofline": _roofline_figures,
+    "parallel": parallel_figures,
     "generation": _generation_figures,
+    "engine": engine_figures,
 }
 """part to its headline numbers"""
 BLOCKS: dict[str, Callable[[dict[str, Any]], list[Block]]] = {
+    "kernels": kernels_blocks,
     "benchmark": _benchmark_blocks,
     "roofline": _roofline_blocks,
+    "parallel": parallel_blocks,
     "generation": _generation_blocks,
+    "engine": engine_blocks,
 }
 """part to its section of the report"""

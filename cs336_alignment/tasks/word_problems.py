@@ -6,7 +6,9 @@
 
 People, places and things are those of `cs336_basics/corpora/stories.py`, so a model trained on the stories knows the
 words. The chain may move on to another person ("Tom had 4 more marbles than Mia."), and a sentence about somebody
-else's marbles may stand in the way. Two problems with the same chain of numbers share a split, whatever the words.
+else's marbles may stand in the way. With `terse`, part of the solutions to imitate give the answer without its working:
+such a teacher leaves it open whether to work a problem out, and practice can show that it pays. Two problems with the
+same chain of numbers share a split, whatever the words.
 
 Left out: fractions, more than one unit. Read next: `sorting.py`, `gsm8k.py` for the real thing.
 """
@@ -15,7 +17,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cs336_alignment.task import Example, Split
 from cs336_alignment.tasks.final_answer import judge, same_number
@@ -39,6 +41,8 @@ class WordProblems:
     """no number in a problem or on the way to its answer is larger"""
     distraction: float = 0.0
     """probability of a sentence about somebody else"""
+    terse: float = 0.0
+    """share of the sft split's solutions that are the answer alone"""
     sizes: SplitSizes = SplitSizes()
     """problems of each split"""
     stories: StoryConfig = field(default=DEFAULT, repr=False)
@@ -51,6 +55,8 @@ class WordProblems:
             raise ValueError(f"largest must lie in 8..10**9; got {self.largest}")
         if not 0 <= self.distraction <= 1:
             raise ValueError(f"distraction is a probability in [0, 1]; got {self.distraction}")
+        if not 0 <= self.terse <= 1:
+            raise ValueError(f"terse is a share in [0, 1]; got {self.terse}")
 
     name = "word-problems"
     stop = ()
@@ -64,7 +70,11 @@ class WordProblems:
     def examples(self, split: Split, seed: int) -> list[Example]:
         """The problems of a split; see `splits.py`."""
         count = getattr(self.sizes, split, 0)
-        return draw_examples(self._draw, name=self.name, split=split, count=count, seed=seed)
+        found = draw_examples(self._draw, name=self.name, split=split, count=count, seed=seed)
+        if split != "sft" or not self.terse:
+            return found
+        rng = random.Random(f"{self.name} terse {seed}")
+        return [replace(e, response=f"#### {e.answer}") if rng.random() < self.terse else e for e in found]
 
     def reward(self, response: str, answer: str) -> dict[str, float]:
         """1 for the right number behind `####`."""

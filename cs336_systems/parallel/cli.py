@@ -18,8 +18,8 @@ from cs336_basics import cli
 from cs336_systems.parallel.parallel_config import ParallelConfig
 
 if TYPE_CHECKING:
-    from cs336_basics.training import Strategy
     from cs336_basics.training_config import TrainConfig
+    from cs336_basics.training_strategy import Strategy
 
 
 def train(argv: list[str]) -> None:

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from cs336_basics import checkpoint
 from cs336_basics.model import TransformerLM
 from cs336_basics.nn_utils import clip_gradient
-from cs336_basics.training import Result, SingleProcess, loss_backward
 from cs336_basics.training_loss import TrainingLoss
+from cs336_basics.training_strategy import Result, SingleProcess, loss_backward
 from cs336_systems.parallel.activation_checkpointing import checkpoint_activations
 from cs336_systems.parallel.checkpointing_plan import plan_every, plan_nested
 from cs336_systems.parallel.ddp import DDP, DataParallel, DDPBucketed, FlatDDP, NaiveDDP

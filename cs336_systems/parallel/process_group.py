@@ -21,6 +21,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from cs336_basics.nn_utils import upcast
 
@@ -50,7 +51,11 @@ def joined_group(*, device: torch.device, timeout_s: float = COLLECTIVE_TIMEOUT_
             raise ValueError(f"process {local_rank} of this machine has no GPU, there are {gpus}; start at most {gpus}")
         torch.cuda.set_device(local_rank)
         backend = "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+    timeout = timedelta(seconds=timeout_s)
+    store, rank, world_size = next(rendezvous("env://", timeout=timeout))
+    # After an elastic restart torchrun may offer the same store, with the addresses of processes that are dead.
+    store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
     try:
         yield
     finally:

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from cs336_basics import checkpoint
 from cs336_basics.model import TransformerLM
 from cs336_basics.nn_utils import cross_entropy
-from cs336_basics.training import loss_backward
 from cs336_basics.training_loss import TrainingLoss
+from cs336_basics.training_strategy import loss_backward
 from cs336_systems.parallel.context_parallel import pieces_of_rank
 from cs336_systems.parallel.ddp import DDPBucketed
 from cs336_systems.parallel.group_strategy import DDPStrategy, GroupStrategy, MakeOptimizer, placed, prepared

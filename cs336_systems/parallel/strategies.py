@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from cs336_basics.training import Strategy
+from cs336_basics.training_strategy import Strategy
 from cs336_systems.parallel.group_strategy import DDPStrategy, SingleStrategy
 from cs336_systems.parallel.parallel_config import ParallelConfig
 from cs336_systems.parallel.process_group import COLLECTIVE_TIMEOUT_S, joined_group

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import operator
 import re
@@ -230,6 +231,7 @@ def test_numbers_as_gsm8k_writes_them():
         (lambda: Countdown(max_numbers=9), "max_numbers"),
         (lambda: WordProblems(min_steps=0), "min_steps"),
         (lambda: WordProblems(distraction=2.0), "distraction"),
+        (lambda: WordProblems(terse=-0.1), "terse"),
         (lambda: Arithmetic(digits=1, sizes=SIZES).examples("sft", 0), "has only about .* ask for fewer"),
         (lambda: Arithmetic().examples("train", 0), "split must be one of"),
     ],
@@ -237,3 +239,13 @@ def test_numbers_as_gsm8k_writes_them():
 def test_bad_settings_are_refused(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_a_terse_teacher_leaves_out_the_working_of_some_and_nothing_else():
+    plain, terse = (WordProblems(terse=share, sizes=SplitSizes(sft=400, rl=50)) for share in (0.0, 0.4))
+    pairs = list(zip(plain.examples("sft", 3), terse.examples("sft", 3), strict=True))
+    changed = [(a, b) for a, b in pairs if a != b]
+    assert 120 < len(changed) < 200  # binomial: 160, sd 10
+    assert all(b == dataclasses.replace(a, response=f"#### {a.answer}") for a, b in changed)
+    assert all(terse.reward(b.response, b.answer)["reward"] == 1.0 for _, b in changed)
+    assert terse.examples("rl", 3) == plain.examples("rl", 3)

@@ -33,7 +33,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("markdown_it")
 pytest.importorskip("tyro")
 ROOT = Path(__file__).parents[3]
-NAMES = ("norm", "positions", "learning_rate", "batch_size")
+NAMES = ("norm", "learning_rate", "batch_size")
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def by_label(summaries):
     ("label", "stage", "variant"),
     [
         ("baseline", "baseline", "baseline"), ("no norm", "norm", "no_norm"), ("post-norm", "norm", "post_norm"),
-        ("no positions (NoPE)", "positions", "nope"), ("learning rate 0.001", "learning_rate", "lr_0.001"),
+        ("learning rate 0.001", "learning_rate", "lr_0.001"),
         ("batch 2, 24 steps", "batch_size", "batch_2"), ("batch 16, 3 steps", "batch_size", "batch_16"),
     ],
 )  # fmt: skip
@@ -162,7 +162,7 @@ def test_first_blow_up():
 
 def test_the_report_is_whole_and_needs_no_network(finished):
     page = (finished[0] / "report.html").read_text(encoding="utf-8")
-    assert page.count("<svg") == 2 * 5 + 1  # two views of five comparisons, and the gradient norms
+    assert page.count("<svg") == 2 * 4 + 1  # two views of four comparisons, and the gradient norms
     assert re.findall(r'(?:src|href)="(?!#|data:)', page) == []
     for ablation in choose(NAMES):
         assert ablation.title in page
@@ -284,7 +284,6 @@ def test_a_killed_and_interrupted_job_ends_in_the_same_numbers(base, tmp_path, c
     moments = (
         (broken / "baseline/baseline/seed_0/checkpoints/step_00000030.pt", signal.SIGKILL),
         (broken / "positions/nope/seed_0/checkpoints/step_00000012.pt", signal.SIGINT),
-        (broken / "positions/results.json", signal.SIGKILL),
         (broken / "feed_forward/silu/seed_0/checkpoints/step_00000033.pt", signal.SIGKILL),
     )
     for path, number in moments:

@@ -261,7 +261,12 @@ def test_what_ours_cannot_be_is_refused(tmp_path, changes, said):
 
 
 def test_a_window_as_long_as_the_context_is_no_window(tmp_path):
-    read_huggingface_folder(write_small(tmp_path, use_sliding_window=True, sliding_window=64))
+    model, plain = (
+        read_huggingface_folder(write_small(tmp_path / str(len(changes)), **changes))
+        for changes in ({"use_sliding_window": True, "sliding_window": 64}, {})
+    )
+    ids = torch.arange(40).unsqueeze(0)
+    assert model.config == plain.config and torch.equal(model(ids), plain(ids))
 
 
 def test_damaged_folders_are_refused(tmp_path):

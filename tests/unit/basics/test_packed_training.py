@@ -14,8 +14,9 @@ from cs336_basics.objectives.catalogue import OBJECTIVES
 from cs336_basics.objectives.comparison import CorpusOptions, ObjectiveRun, TrainingOptions, write_corpus
 from cs336_basics.objectives.stages import ComparisonConfig, run_comparison
 from cs336_basics.runs.directory import RunDirectory
-from cs336_basics.training import SingleProcess, _Trainer, train
+from cs336_basics.training import _Trainer, train
 from cs336_basics.training_loss import TrainingLoss
+from cs336_basics.training_strategy import SingleProcess
 from tests.unit.basics.tiny_run import differences
 
 STEPS = 6

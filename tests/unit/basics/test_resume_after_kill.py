@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.unit.basics.tiny_run import LIMIT_S, differences, kill_at_random, start_child, tiny_config, train_in_child
 
-KILLS = 4
+KILLS = 2
 
 
 def stop_under_way(child: subprocess.Popen[str], run: Path, number: signal.Signals) -> tuple[str, str]:

@@ -125,7 +125,10 @@ def test_entropy_is_the_expectation_of_both_estimates():
 class PrefixChecker(Writer):
     """A writer that checks at every choice that no possible option begins another one."""
 
+    num_choices = 0
+
     def choose(self, texts, weights):
+        self.num_choices += 1
         possible = sorted(text for text, weight in zip(texts, weights, strict=True) if weight)
         assert possible
         assert all(isinstance(weight, int) and weight >= 0 for weight in weights)
@@ -136,8 +139,12 @@ class PrefixChecker(Writer):
 @pytest.mark.parametrize("config", [DEFAULT, TALKATIVE], ids=["default", "talkative"])
 def test_no_option_is_a_prefix_of_another(config):
     rng = random.Random(11)
+    choices = 0
     for _ in range(1500):
-        tell(PrefixChecker(rng), config)
+        narrator = PrefixChecker(rng)
+        tell(narrator, config)
+        choices += narrator.num_choices
+    assert choices > 15_000, "the checker met too few choices"
 
 
 def test_reader_and_writer_agree():

@@ -17,6 +17,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from cs336_alignment.grpo_config import method_config
+from cs336_alignment.preference_training import DpoConfig
+from cs336_alignment.sft import SftConfig
+from cs336_alignment.tasks.splits import SplitSizes
+from cs336_alignment.tasks.word_problems import WordProblems
 from cs336_basics.runs.directory import RunDirectory
 from cs336_basics.runs.lock import exclusive_lock
 from cs336_basics.tour_pretraining import grammar_verdict
@@ -27,6 +32,12 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("markdown_it")
 pytest.importorskip("tyro")
 ROOT = Path(__file__).parents[3]
+PHASES = dataclasses.replace(
+    tour.QUICK.alignment.pipeline, sft=SftConfig(num_steps=2, batch_size=2), dpo=DpoConfig(num_steps=1, batch_size=2),
+    grpo=method_config("dr_grpo", num_steps=1, prompts_per_step=2, group_size=2, max_tokens=6),
+    task=WordProblems(max_steps=1, largest=30, sizes=SplitSizes(sft=8, preference=8, rl=8, test=6)),
+    pair_samples=2, pair_problems=2,
+)  # fmt: skip
 TINY = tour.TourConfig(
     dataclasses.replace(
         tour.QUICK.tokenizers, num_train_stories=200, num_valid_stories=20, num_cloze=10, stories_vocab_size=400,
@@ -38,9 +49,11 @@ TINY = tour.TourConfig(
     ),
     dataclasses.replace(
         tour.QUICK.systems, batch_size=2, repeats=2, roofline_context=16, peak_size=64, copy_bytes=1 << 20,
-        new_tokens=20, device="cpu",
+        new_tokens=20, parallel_steps=2, requests=2, device="cpu",
     ),
     dataclasses.replace(tour.QUICK.scaling, budgets=(2e7, 4e7), shapes=((8, 1), (16, 1)), valid_tokens=500),
+    dataclasses.replace(tour.QUICK.data, articles=24, reference=1, vocab_size=300, num_steps=21, device="cpu"),
+    dataclasses.replace(tour.QUICK.alignment, pipeline=PHASES, device="cpu"),
 )  # fmt: skip
 
 STAGES = tuple(field.name for field in dataclasses.fields(TINY))
@@ -53,9 +66,18 @@ def finished(tmp_path_factory):
     return directory, tour.run_tour(TINY, directory)
 
 
+ALL_STAGES = tour.tour_stages
+
+
+def first_two(config):
+    """The stages that the others stand on; tests of going on need no more."""
+    return ALL_STAGES(config)[:2]
+
+
 @pytest.fixture
-def copy(finished, tmp_path):
-    """A copy of it at the same relative place, to be changed."""
+def copy(finished, tmp_path, monkeypatch):
+    """A copy of it at the same relative place, to be changed; a tour there has two stages."""
+    monkeypatch.setattr(tour, "tour_stages", first_two)
     return shutil.copytree(finished[0], tmp_path / "t")
 
 
@@ -149,7 +171,8 @@ import json, sys
 from cs336_basics.runs.config import config_from_dict
 from cs336_course import cli, tour
 if __name__ == "__main__":
-    tour.QUICK = config_from_dict(tour.TourConfig, json.loads(sys.argv[1]))
+    all_stages, tour.QUICK = tour.tour_stages, config_from_dict(tour.TourConfig, json.loads(sys.argv[1]))
+    tour.tour_stages = lambda config: all_stages(config)[:2]
     sys.exit(cli.main(["tour", "--quick", "--device", "cpu", "--out", sys.argv[2]]))
 """
 

@@ -64,10 +64,10 @@ def test_counts_as_weights_are_repeated_runs():
 
 
 def test_ninety_percent_intervals_hold_the_truth_nine_times_in_ten():
-    """100 designs; a binomial 90 % has a standard deviation of 3 %. The full run is benchmarks/bench_coverage.py."""
-    hits = coverage(seed=5, num_designs=100, num_resamples=100, noise=0.005)
+    """60 designs; a binomial 90 % has a standard deviation of 4 %. The full run is benchmarks/bench_coverage.py."""
+    hits = coverage(seed=5, num_designs=60, num_resamples=100, noise=0.005)
     for quantity in ("loss of a new run", "N_opt", "a", "E", "alpha", "beta"):
-        assert 0.82 <= hits[quantity] / 100 <= 0.98, (quantity, hits)
+        assert 0.80 <= hits[quantity] / 60 <= 0.99, (quantity, hits)
 
 
 def test_residuals_are_drawn_with_the_noise_of_their_source():
