@@ -106,7 +106,8 @@ class Board:
     opens: date
     divisions: tuple[Division, ...]
     closes: date | None = None
-    runs_required: int = 1
+    runs_required: int = 0
+    """training runs behind an entry"""
 
     def __post_init__(self) -> None:
         if self.assignment not in ASSIGNMENTS:

@@ -237,8 +237,11 @@ def test_documents_that_quote_the_validation_text_are_refused(tmp_path, monkeypa
     documents.write_text("\n".join(plain))
     assert judge(None, "filtered-data", "", tmp_path, **settings).failed == {}
     documents.write_text("\n".join([*plain, json.dumps({"text": validation[0]})]))
-    found = judge(None, "filtered-data", "", tmp_path, **settings)
-    assert "13-grams" in found.failed["overlap"]
+    with pytest.raises(ProbeFailure, match="overlap: .* 13-grams"):
+        judge(None, "filtered-data", "", tmp_path, **settings)
+    documents.write_text(json.dumps({"text": "too little"}))
+    with pytest.raises(ProbeFailure, match="budget: only"):
+        judge(None, "filtered-data", "", tmp_path, **settings)
     documents.write_text('{"txt": 1}')
     with pytest.raises(ProbeFailure, match="evidence"):
         judge(None, "filtered-data", "", tmp_path, **settings)

@@ -30,6 +30,7 @@ id = "tiny"
 title = "A tiny board"
 assignment = "basics"
 kind = "scaling-prediction"
+runs_required = 1
 opens = 2026-01-01
 closes = 2026-02-20
 rules = "Be honest."

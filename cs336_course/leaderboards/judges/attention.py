@@ -16,7 +16,15 @@ import torch
 
 from cs336_course.leaderboards.conversation import Answer, ProbeFailure, Question
 from cs336_course.leaderboards.judges.judging import Judging
-from cs336_course.leaderboards.judges.timing import Round, beside, clock_probe, ratio, relative_error, take_turns
+from cs336_course.leaderboards.judges.timing import (
+    Round,
+    beside,
+    clock_probe,
+    ratio,
+    relative_error,
+    settled,
+    take_turns,
+)
 from cs336_course.leaderboards.verification import PASSED, Measurement
 
 NAMES = ("o", "dq", "dk", "dv")
@@ -38,7 +46,11 @@ class AttentionSettings:
 
 def measure(judging: Judging) -> Measurement:
     """Time and check."""
-    s = judging.settings(AttentionSettings)
+    return settled(lambda: _measure(judging, judging.settings(AttentionSettings)))
+
+
+def _measure(judging: Judging, s: AttentionSettings) -> Measurement:
+    """One session."""
     rng, per_round = judging.random("inputs"), -(-s.repeats // s.rounds)
     asked: dict[int, list[Question]] = {}
 

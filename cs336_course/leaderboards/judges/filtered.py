@@ -10,7 +10,6 @@ trained on). Read next: `cs336_data/filter_for_model.py` (the same at the course
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import tempfile
 from collections.abc import Iterator
@@ -59,17 +58,17 @@ def measure(judging: Judging) -> Measurement:
     s = judging.settings(FilteredSettings)
     documents = list(read_documents(judging.artifacts / "documents.jsonl"))
     validation = validation_texts(s)
-    wrong = measure_overlap(documents, validation).verdict(allowed=s.allowed_overlap)
-    probes = {"budget": _size(documents, s), "overlap": wrong or PASSED}
-    if any(text != PASSED for text in probes.values()):
-        return Measurement(float(s.max_mb), None, probes)
+    if (wrong := _size_problem(documents, s)) is not None:
+        raise ProbeFailure("budget", wrong)
+    if (wrong := measure_overlap(documents, validation).verdict(allowed=s.allowed_overlap)) is not None:
+        raise ProbeFailure("overlap", wrong)
     half = judging.random("validation").permutation(len(validation))[: -(-len(validation) // 2)]
     chosen = [validation[i] for i in sorted(half)]
     values = [train_and_evaluate(documents, chosen, s, seed) for seed in range(s.seeds)]
     error = float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
     beside = {"documents": float(len(documents)), "megabytes": sum(map(len, documents)) / 1e6,
               "epochs": s.steps * s.batch_size * s.context_length / sum(map(len, documents))}  # fmt: skip
-    return Measurement(float(np.mean(values)), error, probes, beside)
+    return Measurement(float(np.mean(values)), error, {"budget": PASSED, "overlap": PASSED}, beside)
 
 
 def read_documents(path: Path) -> Iterator[str]:
@@ -97,12 +96,12 @@ def validation_texts(s: FilteredSettings) -> list[str]:
     return [json.loads(line)["text"] for line in lines]
 
 
-def _size(documents: list[str], s: FilteredSettings) -> str:
-    """Enough for a window, and not more than allowed."""
+def _size_problem(documents: list[str], s: FilteredSettings) -> str | None:
+    """Too much text, or too little for a window."""
     size = sum(len(text.encode()) for text in documents)
     if size > 1e6 * s.max_mb:
         return f"{size / 1e6:.1f} MB of text; {s.max_mb:g} are allowed"
-    return PASSED if size > 10 * s.context_length else f"only {size} bytes of text"
+    return None if size > 10 * s.context_length else f"only {size} bytes of text"
 
 
 def train_and_evaluate(documents: list[str], validation: list[str], s: FilteredSettings, seed: int) -> float:
@@ -130,8 +129,3 @@ def _ids(texts: list[str]) -> Iterator[int]:
     for text in texts:
         yield from text.encode()
         yield END
-
-
-def crawl_options(s: FilteredSettings) -> dict[str, int]:
-    """What a participant gives to `cs336 data synthesize` for the same crawl."""
-    return dataclasses.asdict(s.crawl)

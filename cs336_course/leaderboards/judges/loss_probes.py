@@ -1,7 +1,7 @@
 """Scoring windows of tokens by a model in the sandbox, and the probes that run among the scored questions.
 
 The answer to a batch is an array (batch, seq, vocab) of log-probabilities. Batches come in random order, and with them,
-indistinguishable, the probes' variants of windows that are scored too: cut and continued by other text (causality),
+indistinguishable, the probes' variants of windows that are scored too: cut and continued by other text at several places (causality),
 alone (batch). A scored batch is asked once more at the end (repeat), some in another order in a new process (order).
 Read next: `loss.py`.
 """
@@ -24,6 +24,8 @@ MAX_TALK_BYTES = 256 << 20
 FLOOR = -20.0
 """log-probabilities below it are compared as if they were it"""
 NORMALISATION = 1e-3
+CUTS = 4
+"""places at which a probed window is cut"""
 REPEATED = 3
 """batches that are asked again"""
 
@@ -44,8 +46,8 @@ class _Batch:
     members: tuple[int, ...]
     ids: Ids
     probe: str = ""
-    upto: int = 0
-    """causality: positions that the change must not reach"""
+    upto: tuple[int, ...] = ()
+    """causality: per window, positions that the change must not reach"""
 
 
 def score_windows(
@@ -84,7 +86,7 @@ class _Scorer:
         self.nats = [float("nan")] * len(windows)
         self.keep: set[int] = set()
         self.rows: dict[int, npt.NDArray[Any]] = {}
-        self.waiting: list[tuple[str, int, npt.NDArray[Any], int]] = []
+        self.waiting: list[tuple[str, int, npt.NDArray[Any]]] = []
         self.failures: dict[str, str] = {}
 
     def ask(self, batches: Sequence[_Batch]) -> None:
@@ -96,7 +98,7 @@ class _Scorer:
             rows = self._checked(answer.value.get("value"), batch)
             for place, number in enumerate(batch.members):
                 length = len(self.windows[number].ids) - 1
-                self._use(batch, number, rows[place, :length])
+                self._use(batch, number, rows[place, : batch.upto[place] if batch.upto else length])
 
     def _checked(self, rows: Any, batch: _Batch) -> npt.NDArray[Any]:
         """The answer, if it is an array of log-probabilities."""
@@ -115,20 +117,21 @@ class _Scorer:
     def _use(self, batch: _Batch, number: int, rows: npt.NDArray[Any]) -> None:
         """Score a window, or keep its rows for a comparison."""
         if batch.probe:
-            upto = batch.upto if batch.probe == "causality" else len(rows)
-            if number in self.keep or batch.probe == "causality":
-                self.waiting.append((batch.probe, number, rows[:upto].copy(), upto))
+            if number in self.keep:
+                self.waiting.append((batch.probe, number, rows.copy()))
             return
         window = self.windows[number]
         targets, places = window.ids[window.first :], np.arange(window.first - 1, len(window.ids) - 1)
         self.nats[number] = -float(rows[places, targets].astype(np.float64).sum())
+        if not np.isfinite(self.nats[number]):
+            raise ProbeFailure("answers", "a token that occurs has probability 0")
         if number in self.keep:
             self.rows[number] = rows.copy()
 
     def compare_waiting(self) -> None:
         """Compare every probe's rows with those that were scored."""
-        for probe, number, rows, upto in self.waiting:
-            difference = np.abs(np.maximum(rows, FLOOR) - np.maximum(self.rows[number][:upto], FLOOR))
+        for probe, number, rows in self.waiting:
+            difference = np.abs(np.maximum(rows, FLOOR) - np.maximum(self.rows[number][: len(rows)], FLOOR))
             if difference.size and difference.max() > self.tolerance and probe not in self.failures:
                 self.failures[probe] = (
                     f"{MEANINGS[probe]} by up to {difference.max():.3g} nats (rounding: {self.tolerance:g})"
@@ -165,18 +168,20 @@ def _padded(windows: Sequence[Window], members: Sequence[int]) -> _Batch:
 
 
 def _causality(windows: Sequence[Window], chosen: set[int], vocab_size: int, rng: np.random.Generator) -> list[_Batch]:
-    """Each chosen window cut at a random place and continued by the end of another."""
+    """Each chosen window cut at random places and continued by the end of another."""
     found = []
     for number in sorted(chosen):
         inputs = windows[number].ids[:-1]
         if len(inputs) < 2:
             continue
-        cut = int(rng.integers(1, len(inputs)))
-        other = windows[int(rng.integers(len(windows)))].ids
-        tail = np.resize(other, len(inputs) - cut)
-        if tail[0] == inputs[cut]:  # the first changed token is the one a peeking model sees
-            tail[0] = (tail[0] + 1) % vocab_size
-        found.append(_Batch((number,), np.concatenate([inputs[:cut], tail])[None], "causality", cut))
+        cuts = rng.integers(1, len(inputs), size=CUTS)
+        rows = []
+        for cut in cuts:
+            tail = np.resize(windows[int(rng.integers(len(windows)))].ids, len(inputs) - cut)
+            if tail[0] == inputs[cut]:  # the first changed token is the one a peeking model sees
+                tail[0] = (tail[0] + 1) % vocab_size
+            rows.append(np.concatenate([inputs[:cut], tail]))
+        found.append(_Batch((number,) * CUTS, np.stack(rows), "causality", tuple(map(int, cuts))))
     return found
 
 

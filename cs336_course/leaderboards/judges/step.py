@@ -22,7 +22,7 @@ from cs336_basics.model import TransformerLM
 from cs336_basics.model_config import ModelConfig
 from cs336_course.leaderboards.conversation import Answer, ProbeFailure, Question
 from cs336_course.leaderboards.judges.judging import Judging
-from cs336_course.leaderboards.judges.timing import Round, beside, clock_probe, ratio, take_turns
+from cs336_course.leaderboards.judges.timing import Round, beside, clock_probe, ratio, settled, take_turns
 from cs336_course.leaderboards.verification import PASSED, Measurement
 from cs336_systems.leaderboard_step import PlainEntry
 
@@ -50,7 +50,11 @@ class StepSettings:
 
 def measure(judging: Judging) -> Measurement:
     """Time and check."""
-    s = judging.settings(StepSettings)
+    return settled(lambda: _measure(judging, judging.settings(StepSettings)))
+
+
+def _measure(judging: Judging, s: StepSettings) -> Measurement:
+    """One session."""
     config = ModelConfig(
         vocab_size=s.vocab_size, context_length=s.context_length, d_model=s.d_model, num_layers=s.num_layers,
         num_heads=s.num_heads, d_ff=s.d_ff,

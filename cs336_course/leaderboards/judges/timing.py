@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from cs336_course.leaderboards.conversation import Answer, Conversation, ProbeFailure, Question
-from cs336_course.leaderboards.verification import PASSED
+from cs336_course.leaderboards.verification import PASSED, Measurement
 
 MIN_REPEATS = 20
 CLOCK_SHARE, CLOCK_MS = 0.25, 3.0
@@ -107,6 +107,15 @@ def clock_probe(entry: Timed, baseline: Timed) -> str:
             f"{entry.median_ms:.2f} ms, around the reference's {baseline.around_ms:.1f} ms"
         )
     return PASSED
+
+
+def settled(measure: Callable[[], Measurement]) -> Measurement:
+    """A measurement in which nothing but the clock failed is made again, twice at most: a busy machine passes then."""
+    for _ in range(2):
+        found = measure()
+        if found.failed.keys() != {"clock"}:
+            return found
+    return measure()
 
 
 def ratio(entry: Timed, baseline: Timed) -> tuple[float, float]:

@@ -22,7 +22,7 @@ from cs336_basics.tokenization.pretokenization import pretokenize
 from cs336_basics.tokenization.tokenizer import Tokenizer
 from cs336_course.leaderboards.conversation import Answer, ProbeFailure, Question
 from cs336_course.leaderboards.judges.judging import Judging
-from cs336_course.leaderboards.judges.timing import Round, beside, clock_probe, ratio, take_turns
+from cs336_course.leaderboards.judges.timing import Round, beside, clock_probe, ratio, settled, take_turns
 from cs336_course.leaderboards.verification import PASSED, Measurement
 
 ALPHABETS = (
@@ -46,7 +46,11 @@ class TokenizerSettings:
 
 def measure(judging: Judging) -> Measurement:
     """Time and check."""
-    s = judging.settings(TokenizerSettings)
+    return settled(lambda: _measure(judging, judging.settings(TokenizerSettings)))
+
+
+def _measure(judging: Judging, s: TokenizerSettings) -> Measurement:
+    """One session."""
     draw = random.Random(int(judging.random("texts").integers(2**62)))
     reference, per_round = _learn(mixed_text(draw, 30_000), s.vocab_size), -(-s.repeats // s.rounds)
     start = Question("start_tokenizer", {
