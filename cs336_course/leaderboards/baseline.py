@@ -53,7 +53,7 @@ def _stories(documents: int, steps: int, layers: int, d_model: int) -> dict[str,
 
 RECIPES: dict[tuple[str, str], dict[str, Any]] = {
     ("stories-loss", "one-minute"): _stories(4_000, 280, 2, 96),
-    ("stories-loss", "ten-minutes"): _stories(30_000, 2_600, 3, 96),
+    ("stories-loss", "ten-minutes"): _stories(20_000, 2_200, 3, 96),
     ("owt-loss", "python-library"): {
         "source": "stdlib", "max_bytes": 3_000_000, "vocab_size": 1024, "tokenizer_chars": 400_000,
         "train": _training(

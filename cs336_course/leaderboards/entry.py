@@ -3,7 +3,7 @@
     boards/entries/BOARD/DATE-HANDLE-SHA8.json        SHA8 = the first 8 digits of the SHA-256 of its canonical JSON
 
 The name holds the content's hash, so an edited entry no longer fits its name; a better result is a new entry, and the
-newest of a handle in a division is the live one. The evidence (code, checkpoint, log) stays with its owner, who hands
+newest of a handle in a division that was measured is the live one. The evidence (code, checkpoint, log) stays with its owner, who hands
 it to whoever verifies; the entry holds its hashes. Read next: `evidence_folder.py`, which makes both.
 """
 

@@ -1,5 +1,7 @@
 """From files to a ranking: one live entry per handle and division, by what was measured, with ties.
 
+A handle's live entry is the newest that was measured: a new claim waits beside it until it is verified.
+
 Entries whose values differ by less than a standard error of the difference share a place. Claims that nobody has
 verified stand below without a place; rejected ones are listed with the reason. The order of the files does not matter.
 Read next: `pages.py`.
@@ -73,16 +75,21 @@ def standings(boards: Path, board: Board) -> list[Standings]:
 
 def rank(board: Board, division: Division, entries: list[Entry], boards: Path) -> Standings:
     """Places of the live entries of a division."""
-    live: dict[str, Entry] = {}
-    for entry in entries:
-        if entry.division == division.id:
-            former = live.get(entry.handle)
-            if former is None or (entry.created, entry.name) > (former.created, former.name):
-                live[entry.handle] = entry
-    rows = [Row(entry, verification_of(boards, entry)) for entry in live.values()]
+    live: dict[str, Row] = {}
+    for row in (Row(entry, verification_of(boards, entry)) for entry in entries if entry.division == division.id):
+        former = live.get(row.entry.handle)
+        if former is None or _age(row) > _age(former):
+            live[row.entry.handle] = row
+    rows = list(live.values())
     sign = 1 if board.metric.order == "asc" else -1
     rows.sort(key=lambda row: (row.status == "rejected", sign * row.value, row.entry.name))
     return Standings(board, division, tuple(_with_places(rows)))
+
+
+def _age(row: Row) -> tuple[int, str, str]:
+    """The largest is a handle's live entry: the newest that was measured, else the newest claim."""
+    rank = 2 if row.status in MEASURED else 0 if row.status == "rejected" else 1
+    return rank, row.entry.created, row.entry.name
 
 
 def _with_places(rows: list[Row]) -> list[Row]:
