@@ -21,7 +21,9 @@ from cs336_course.leaderboards.conversation import ProbeFailure, staged
 from cs336_course.leaderboards.evidence_folder import ROOT, pack_code
 from cs336_course.leaderboards.judges.evaluation_text import evaluation_texts
 from cs336_course.leaderboards.judges.judging import JUDGES, Judging
+from cs336_course.leaderboards.judges.timing import Timed, clock_probe
 from cs336_course.leaderboards.overlap import CANARY, measure_overlap
+from cs336_course.leaderboards.verification import PASSED
 from tests.course.cheating_entries import bigram_table
 
 SECRET = b"a secret of the tests"
@@ -181,6 +183,20 @@ def test_ids_are_compared_with_the_reference(talk):
     assert judge(talk, "tokenizer-speed", "honest", **sizes).failed.keys() <= {"clock"}
     with pytest.raises(ProbeFailure, match="results: the entry's ids"):
         judge(talk, "tokenizer-speed", "loses_a_merge", **sizes)
+
+
+def test_the_clock_probe_knows_a_restless_machine_from_a_lie():
+    """Calls of 20 ms, 5 ms around them; a lie hides 15 ms of each call; unrest is on both sides alike."""
+    rng = np.random.default_rng(0)
+
+    def timed(inside_ms, around_ms, unrest_ms):
+        inside = 1e-3 * (inside_ms + rng.uniform(0, 1, 30))
+        return Timed(list(inside), list(inside + 1e-3 * (around_ms + rng.uniform(0, unrest_ms, 30))))
+
+    for unrest in (1, 60):
+        assert clock_probe(timed(20, 5, unrest), timed(20, 5, unrest)) == PASSED
+    assert "patched timer" in clock_probe(timed(5, 20, 1), timed(20, 5, 1))
+    assert "around a call of 5." in clock_probe(timed(5, 20, 1), timed(20, 5, 1))
 
 
 def test_too_few_repeats_are_no_measurement(talk):

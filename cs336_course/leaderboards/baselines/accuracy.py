@@ -14,17 +14,11 @@ from collections import defaultdict
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor
 
-from cs336_alignment.tasks.arithmetic import Arithmetic
-from cs336_alignment.tasks.splits import SplitSizes
-from cs336_basics.checkpoint import load_state
-from cs336_basics.data import write_tokens
 from cs336_basics.model import ModelConfig, TransformerLM
 from cs336_basics.runs.config import config_from_dict
-from cs336_basics.training import train as run_training
-from cs336_basics.training_config import TrainConfig
 
 END = 256
 
@@ -60,6 +54,15 @@ def _decode(model: TransformerLM, ids: Tensor, context_length: int) -> list[str]
 
 def train(folder: Path, seed: int, out: Path = Path("run")) -> dict[str, bytes]:
     """Train on worked solutions of the splits that are not held out, one after the other as plain text."""
+    from safetensors.torch import save
+
+    from cs336_alignment.tasks.arithmetic import Arithmetic
+    from cs336_alignment.tasks.splits import SplitSizes
+    from cs336_basics.checkpoint import load_state
+    from cs336_basics.data import write_tokens
+    from cs336_basics.training import train as run_training
+    from cs336_basics.training_config import TrainConfig
+
     recipe = json.loads((folder / "recipe.json").read_text())
     task = Arithmetic(sizes=SplitSizes(sft=recipe["sft"], rl=recipe["rl"], preference=1, test=1))
     examples = [*task.examples("sft", recipe["seed"]), *task.examples("rl", recipe["seed"])]

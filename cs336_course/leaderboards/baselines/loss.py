@@ -12,23 +12,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor
 
-from cs336_basics.checkpoint import load_state
-from cs336_basics.corpora.corpus_files import END_OF_TEXT, known_nats
-from cs336_basics.corpora.stdlib_source import write_stdlib
-from cs336_basics.corpora.stories import write_stories
-from cs336_basics.data import encode_file
 from cs336_basics.model import ModelConfig, TransformerLM
 from cs336_basics.nn_utils import log_softmax
 from cs336_basics.runs.config import config_from_dict
-from cs336_basics.tokenization.bpe import train_bpe
-from cs336_basics.tokenization.tokenizer import Tokenizer
-from cs336_basics.training import train as run_training
-from cs336_basics.training_config import TrainConfig
+
+if TYPE_CHECKING:
+    from cs336_basics.tokenization.tokenizer import Tokenizer
 
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "special_tokens.json")
 
@@ -46,23 +40,37 @@ def load_model(folder: Path) -> Callable[[Tensor], Tensor]:
     return log_probs
 
 
+# What follows is imported only to train: every question of the judge's imports this file anew.
+
+
 def train(folder: Path, seed: int, out: Path = Path("run")) -> dict[str, bytes]:
     """Make text, tokenizer and model as folder/recipe.json says; the files that `load_model` needs.
 
     The recipe: source ("stories" or "stdlib"), documents or max_bytes of training text, vocab_size, and `train`, the
     fields of TrainConfig.
     """
+    from safetensors.torch import save
+
+    from cs336_basics.checkpoint import load_state
+    from cs336_basics.corpora.corpus_files import known_nats
+    from cs336_basics.corpora.stdlib_source import write_stdlib
+    from cs336_basics.corpora.stories import write_stories
+    from cs336_basics.data import encode_file
+    from cs336_basics.training import train as run_training
+    from cs336_basics.training_config import TrainConfig
+
     recipe = json.loads((folder / "recipe.json").read_text())
     data, tokenizer = out.parent / "data", out.parent / "tokenizer"
     if recipe["source"] == "stories":
         write_stories(data, num_train=recipe["documents"], num_valid=100, seed=recipe["seed"], num_cloze=1)
     else:
         write_stdlib(data, max_bytes=recipe["max_bytes"])
-    _learn_tokenizer(data, recipe).save(tokenizer)
+    learnt = _learn_tokenizer(data, recipe)
+    learnt.save(tokenizer)
     for split in ("train", "valid"):
         nats = known_nats(data / f"{split}.txt")
         facts = {} if nats is None else {"nats": nats}
-        encode_file(Tokenizer.load(tokenizer), data / f"{split}.txt", data / f"{split}.bin", **facts)
+        encode_file(learnt, data / f"{split}.txt", data / f"{split}.bin", **facts)
     given = {"train_tokens": data / "train.bin", "valid_tokens": data / "valid.bin", "tokenizer": tokenizer}
     paths = {name: str(path.resolve()) for name, path in given.items()}
     run_training(
@@ -75,6 +83,10 @@ def train(folder: Path, seed: int, out: Path = Path("run")) -> dict[str, bytes]:
 
 def _learn_tokenizer(data: Path, recipe: dict[str, Any]) -> Tokenizer:
     """A byte-pair tokenizer from the beginning of the training text."""
+    from cs336_basics.corpora.corpus_files import END_OF_TEXT
+    from cs336_basics.tokenization.bpe import train_bpe
+    from cs336_basics.tokenization.tokenizer import Tokenizer
+
     sample = data / "sample.txt"
     text = (data / "train.txt").read_text(encoding="utf-8")[: recipe["tokenizer_chars"]]
     sample.write_text(text, encoding="utf-8")

@@ -48,11 +48,9 @@ class Timed:
         """Of the calls."""
         return 1e3 * statistics.median(self.inside)
 
-    @property
-    def around_ms(self) -> float:
-        """Median of what passed around the calls."""
-        pairs = zip(self.outside, self.inside, strict=True)
-        return 1e3 * statistics.median(out - within for out, within in pairs)
+    def around_ms(self, percentile: float = 50) -> float:
+        """What passed around the calls."""
+        return 1e3 * float(np.percentile(np.subtract(self.outside, self.inside), percentile))
 
     def percentiles_ms(self) -> tuple[float, float]:
         """10th and 90th."""
@@ -100,11 +98,12 @@ def take_turns(
 
 def clock_probe(entry: Timed, baseline: Timed) -> str:
     """ "passed", or how much time passed outside of the entry's clock that should not have."""
-    hidden = entry.around_ms - baseline.around_ms
-    if hidden > CLOCK_SHARE * entry.median_ms + CLOCK_MS:
+    hidden = entry.around_ms() - baseline.around_ms()
+    unrest = baseline.around_ms(90) - baseline.around_ms()  # of the machine; an entry cannot raise it
+    if hidden > CLOCK_SHARE * entry.median_ms + CLOCK_MS + unrest:
         return (
-            f"patched timer or work outside of the call: {entry.around_ms:.1f} ms pass around a call of "
-            f"{entry.median_ms:.2f} ms, around the reference's {baseline.around_ms:.1f} ms"
+            f"patched timer or work outside of the call: {entry.around_ms():.1f} ms pass around a call of "
+            f"{entry.median_ms:.2f} ms, around the reference's {baseline.around_ms():.1f} ms"
         )
     return PASSED
 
