@@ -164,7 +164,7 @@ def test_wrong_attention_is_caught(talk, mode, probe):
 
 
 def test_a_patched_timer_is_caught(talk):
-    found = judge(talk, "attention-time", "patches_timer", **{**SHAPE, "tokens": 500})
+    found = judge(talk, "attention-time", "patches_timer", **{**SHAPE, "tokens": 300})
     assert "patched timer" in found.failed["clock"]
 
 
