@@ -42,6 +42,8 @@ class Metric:
     """share by which a measurement may be worse than the claim, beside the standard errors"""
     text: str = ""
     """what it means"""
+    beside: tuple[str, ...] = ()
+    """further measured numbers that the table shows; all by default"""
 
     def __post_init__(self) -> None:
         if not self.minimum < self.maximum:

@@ -22,9 +22,9 @@ from cs336_course.leaderboards.standings import Row, Standings, standings
 from cs336_course.leaderboards.verification import PASSED
 
 INTRODUCTION = """
-Every row was measured by staff on hidden inputs, not copied from a claim: `cs336 leaderboard verify` runs the participant's
-code locked in and writes down what it found and which probes were passed. Entries closer than a standard error share a place
-(=). To enter: train or write, then `cs336 leaderboard submit BOARD --handle you ...` and a pull request with the one file it
+Places come from what staff measured on hidden inputs, not from claims: `cs336 leaderboard verify` runs the participant's code
+locked in and writes down what it found and which probes were passed. Entries closer than a standard error share a place (=);
+s.e. is the standard error. To enter: train or write, then `cs336 leaderboard submit BOARD --handle you ...` and a pull request with the one file it
 makes. This page is generated; change nothing here."""
 MAX_CURVES = 6
 
@@ -123,9 +123,9 @@ def table_blocks(table: Standings) -> list[Block]:
             else " There is no baseline: this division needs hardware or data that the maintainers' machine lacks, or a longer run."
         )
         return [Paragraph(f"No entries yet.{why}")]
-    beside = sorted({name for row in table.rows for name in _beside(row)})
     metric = table.board.metric
-    headers = ["place", "handle", f"{metric.name}, {metric.unit}", "standard error", *beside, "status", "made"]
+    beside = list(metric.beside) or sorted({name for row in table.rows for name in _beside(row)})
+    headers = ["place", "handle", f"{metric.name}, {metric.unit}", "s.e.", *beside, "status", "made"]
     rows = []
     for row in table.rows:
         extra = _beside(row)
@@ -158,7 +158,7 @@ def _pictures_of(table: Standings) -> list[Block]:
         caption = "As logged by the participants on their own machines and their own validation text."
         return [Picture(figure, f"curves-{name}", alt, caption)]
     placed = [row for row in table.rows if row.place is not None]
-    if not placed:
+    if len(placed) < 2:
         return []
     metric = table.board.metric
     errors = [(row.value - (row.standard_error or 0.0), row.value + (row.standard_error or 0.0)) for row in placed]
