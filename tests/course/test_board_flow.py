@@ -25,7 +25,7 @@ RECIPE = {
     "train": {
         "num_steps": 6, "batch_size": 2, "eval_every": 2, "eval_tokens": 500, "checkpoint_every": 6, "log_every": 1,
         "optimizer": {"max_learning_rate": 0.01, "warmup_steps": 2},
-        "model": {"vocab_size": 300, "context_length": 48, "d_model": 16, "num_layers": 1, "num_heads": 2, "d_ff": 32},
+        "model": {"vocab_size": 310, "context_length": 48, "d_model": 16, "num_layers": 1, "num_heads": 2, "d_ff": 32},
     },
 }  # fmt: skip
 SECRETS = Options(b"one secret"), Options(b"another secret")

@@ -78,11 +78,12 @@ class HalfResult:
 def measure(judging: Judging) -> Measurement:
     """Loss on the wanted half, with all probes; the hidden half is compared with the public one."""
     settings = judging.settings(LossSettings)
-    tokenizer, context = load_tokenizer(judging.artifacts), context_length(judging.artifacts)
-    result = measure_half(judging, settings, tokenizer, context)
+    tokenizer = load_tokenizer(judging.artifacts)
+    shape = model_shape(judging.artifacts, tokenizer.vocab_size)
+    result = measure_half(judging, settings, tokenizer, shape)
     probes = dict(result.probes)
     if judging.half == "hidden":
-        public = measure_half(replace(judging, half="public"), settings, tokenizer, context)
+        public = measure_half(replace(judging, half="public"), settings, tokenizer, shape)
         probes["memorised"] = _memorised(public, result, settings)
     bits, bits_error = (x / math.log(2) for x in result.ratio(result.bytes))
     beside = {
@@ -100,7 +101,7 @@ def measure(judging: Judging) -> Measurement:
     return Measurement(value, error, probes, beside)
 
 
-def measure_half(judging: Judging, settings: LossSettings, tokenizer: Tokenizer, context: int) -> HalfResult:
+def measure_half(judging: Judging, settings: LossSettings, tokenizer: Tokenizer, shape: tuple[int, int]) -> HalfResult:
     """Score all documents of a half.
 
     Raises:
@@ -113,11 +114,11 @@ def measure_half(judging: Judging, settings: LossSettings, tokenizer: Tokenizer,
     windows = [
         Window(number, ids, first)
         for number, text in enumerate(texts)
-        for ids, first in _rows(tokenizer, text.text, context)
+        for ids, first in _rows(tokenizer, text.text, shape[0])
     ]
     assert judging.talk is not None
     nats, probes = score_windows(
-        judging.talk, windows, vocab_size=tokenizer.vocab_size, rng=judging.random("questions"),
+        judging.talk, windows, vocab_size=shape[1], rng=judging.random("questions"),
         probe_windows=settings.probe_windows, tolerance=settings.tolerance,
     )  # fmt: skip
     per_document = np.zeros(len(texts))
@@ -171,16 +172,23 @@ def load_tokenizer(artifacts: Path) -> Tokenizer:
         raise ProbeFailure("evidence", f"tokenizer: {error}") from error
 
 
-def context_length(artifacts: Path) -> int:
-    """How many tokens the participant's model sees, from model_config.json; any length is allowed.
+def model_shape(artifacts: Path, tokenizer_size: int) -> tuple[int, int]:
+    """(context length, size of the vocabulary) of the participant's model, from model_config.json.
+
+    Any context is allowed, and a vocabulary with more rows than the tokenizer has ids.
 
     Raises:
-        ProbeFailure: "evidence": missing or no positive whole number.
+        ProbeFailure: "evidence": missing, or no positive whole numbers.
     """
     try:
-        value = json.loads((artifacts / "model_config.json").read_text(encoding="utf-8"))["context_length"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        config = json.loads((artifacts / "model_config.json").read_text(encoding="utf-8"))
+        context, vocab_size = config["context_length"], config.get("vocab_size", tokenizer_size)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ProbeFailure("evidence", f"model_config.json needs context_length: {error}") from error
-    if type(value) is not int or not 1 <= value <= 1 << 20:
-        raise ProbeFailure("evidence", f"context_length must be a whole number from 1; got {value!r}")
-    return value
+    if type(context) is not int or not 1 <= context <= 1 << 20:
+        raise ProbeFailure("evidence", f"context_length must be a whole number from 1; got {context!r}")
+    if type(vocab_size) is not int or not tokenizer_size <= vocab_size <= 1 << 20:
+        raise ProbeFailure(
+            "evidence", f"vocab_size must be at least the tokenizer's {tokenizer_size}; got {vocab_size!r}"
+        )
+    return context, vocab_size
