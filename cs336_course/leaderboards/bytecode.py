@@ -13,8 +13,8 @@ import importlib
 import sys
 from pathlib import Path
 
-LIKELY = ("torch", "einops", "jaxtyping", "regex", "safetensors.torch")
-"""what entries import"""
+LIKELY = ("torch", "torch._dynamo", "einops", "jaxtyping", "regex", "safetensors.torch")
+"""what entries import, torch._dynamo with their first optimizer"""
 OURS = ("cs336", "tests", "lectures", "__main__")
 
 

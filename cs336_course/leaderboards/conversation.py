@@ -136,7 +136,7 @@ def staged(
         code: zip or folder with `cs336_*` packages and tests/adapters.py, the entrypoint.
         artifacts: folder of data files, or None.
         tier: see `grading/isolation.py`.
-        limits: per question; 120 s and 4 GB by default.
+        limits: per question; 300 s and 4 GB by default.
 
     Raises:
         ProbeFailure: "evidence": code or artifacts that are refused, and why.
@@ -154,7 +154,7 @@ def staged(
         if artifacts is not None:
             copy_artifacts(artifacts, root / "student" / "artifacts")
         chosen = isolation.choose_tier(tier)
-        with _Correspondent(root, chosen, limits or Limits(case_s=120, memory_mb=4096)) as worker:
+        with _Correspondent(root, chosen, limits or Limits(case_s=300, memory_mb=4096)) as worker:
             yield Conversation(worker, chosen)
 
 

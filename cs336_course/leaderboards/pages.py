@@ -22,10 +22,10 @@ from cs336_course.leaderboards.standings import Row, Standings, standings
 from cs336_course.leaderboards.verification import PASSED
 
 INTRODUCTION = """
-Places come from what staff measured on hidden inputs, not from claims: `cs336 leaderboard verify` runs the participant's code
-locked in and writes down what it found and which probes were passed. Entries closer than a standard error share a place (=);
-s.e. is the standard error. To enter: train or write, then `cs336 leaderboard submit BOARD --handle you ...` and a pull request with the one file it
-makes. This page is generated; change nothing here."""
+Places come from what staff measured on hidden inputs, not from claims: `cs336 leaderboard verify` runs the participant's
+code locked in and writes down what it found and which probes were passed. Entries closer than a standard error share a
+place (=); s.e. is the standard error. To enter: train or write, then `cs336 leaderboard submit BOARD --handle you ...` and
+a pull request with the one file it makes. This page is generated; change nothing here."""
 MAX_CURVES = 6
 
 
