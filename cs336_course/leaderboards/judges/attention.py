@@ -39,7 +39,7 @@ class AttentionSettings:
     d: int = 32
     warmups: int = 2
     repeats: int = 24
-    rounds: int = 3
+    rounds: int = 4
     tolerance: float = 2e-4
     """largest relative error of an output or gradient"""
 

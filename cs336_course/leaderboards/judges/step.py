@@ -41,7 +41,7 @@ class StepSettings:
     learning_rate: float = 1e-2
     warmups: int = 2
     repeats: int = 24
-    rounds: int = 3
+    rounds: int = 4
     loss_tolerance: float = 1e-4
     """largest relative error of a loss"""
     update_tolerance: float = 1e-3

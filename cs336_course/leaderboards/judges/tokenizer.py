@@ -41,7 +41,7 @@ class TokenizerSettings:
     """kilobytes of each timed text, half of it stories, half words of many scripts never seen before"""
     warmups: int = 2
     repeats: int = 24
-    rounds: int = 3
+    rounds: int = 4
 
 
 def measure(judging: Judging) -> Measurement:
