@@ -154,7 +154,8 @@ def staged(
         if artifacts is not None:
             copy_artifacts(artifacts, root / "student" / "artifacts")
         chosen = isolation.choose_tier(tier)
-        with _Correspondent(root, chosen, limits or Limits(case_s=300, memory_mb=4096)) as worker:
+        worker = _Correspondent(root, chosen, limits or Limits(case_s=300, memory_mb=4096))
+        with worker:
             yield Conversation(worker, chosen)
 
 

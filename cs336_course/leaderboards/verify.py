@@ -52,7 +52,7 @@ def verify_entry(
     if (wrong := difference(entry, evidence)) is not None:
         return _written(entry, options, f"files: {wrong}", None, "none")
     judge, probes = JUDGES[board.kind], {"files": PASSED}
-    if judge.trained:
+    if judge.trained or (evidence / "run").is_dir():
         probes |= check_run(entry, evidence, board.division(entry.division).budget)
         failed = {name: text for name, text in probes.items() if text != PASSED}
         if failed:

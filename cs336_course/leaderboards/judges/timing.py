@@ -123,8 +123,9 @@ def ratio(entry: Timed, baseline: Timed) -> tuple[float, float]:
     rng = np.random.default_rng(0)
     ours, theirs = np.array(entry.inside), np.array(baseline.inside)
     draws = [
-        np.median(rng.choice(ours, len(ours))) / np.median(rng.choice(theirs, len(theirs))) for _ in range(200)
-    ]  # fmt: skip
+        float(np.median(rng.choice(ours, len(ours)))) / float(np.median(rng.choice(theirs, len(theirs))))
+        for _ in range(200)
+    ]
     return float(np.median(ours) / np.median(theirs)), float(np.std(draws))
 
 
