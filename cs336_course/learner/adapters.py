@@ -34,6 +34,37 @@ PROBLEMS: dict[str, dict[str, tuple[float, str, str]]] = {
         "run_save_checkpoint": (1, "checkpointing", "2, PyTorch and resources"),
         "run_load_checkpoint": (0, "checkpointing", "2, PyTorch and resources"),
     },
+    "systems": {  # flash_backward, naive_ddp and the 2024 kernels share adapters with what stands here
+        "get_flashattention_autograd_function_pytorch": (15, "flash_forward", "6, kernels and Triton"),
+        "get_flashattention_autograd_function_triton": (5, "flash_backward", "6, kernels and Triton"),
+        "get_ddp": (5, "naive_ddp", "8, parallelism in practice"),
+        "ddp_on_after_backward": (0, "naive_ddp", "8, parallelism in practice"),
+        "get_ddp_individual_parameters": (5, "ddp_overlap_individual_parameters", "8, parallelism in practice"),
+        "ddp_individual_parameters_on_after_backward": (
+            0,
+            "ddp_overlap_individual_parameters",
+            "8, parallelism in practice",
+        ),
+        "get_ddp_bucketed": (10, "ddp_overlap_bucketed", "8, parallelism in practice"),
+        "ddp_bucketed_on_after_backward": (0, "ddp_overlap_bucketed", "8, parallelism in practice"),
+        "ddp_bucketed_on_train_batch_start": (0, "ddp_overlap_bucketed", "8, parallelism in practice"),
+        "get_sharded_optimizer": (15, "optimizer_state_sharding", "8, parallelism in practice"),
+        "get_fsdp": (15, "fsdp", "8, parallelism in practice"),
+        "fsdp_on_after_backward": (0, "fsdp", "8, parallelism in practice"),
+        "fsdp_gather_full_params": (0, "fsdp", "8, parallelism in practice"),
+        "get_rmsnorm_autograd_function_pytorch": (10, "triton_rmsnorm_forward", "6, kernels and Triton"),
+        "get_rmsnorm_autograd_function_triton": (0, "triton_rmsnorm_forward", "6, kernels and Triton"),
+        "rmsnorm_backward_g_pytorch": (4, "rmsnorm_jvp_g", "6, kernels and Triton"),
+        "rmsnorm_backward_x_pytorch": (8, "rmsnorm_jvp_x", "6, kernels and Triton"),
+    },
+    "scaling": {
+        "run_isoflops_optima": (5, "chinchilla_isoflops", "9, scaling laws"),
+        "run_fit_power_law": (0, "chinchilla_isoflops", "9, scaling laws"),
+        "run_fit_parametric": (5, "parametric_fit", "11, scaling laws in practice"),
+        "run_optimal_allocation": (2, "optimal_allocation", "9, scaling laws"),
+        "run_count_flops": (2, "count_flops", "2, PyTorch and resources"),
+        "run_scaling_service": (6, "service_client", "11, scaling laws in practice"),
+    },
 }
 
 

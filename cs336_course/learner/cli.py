@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tyro.conf import Positional
+
 from cs336_basics.runs.command_line import parse, print_result
 
 
@@ -30,7 +32,7 @@ class Check:
 class Progress:
     """Run the public tests and show problems done, points, and what comes next."""
 
-    assignment: Literal["basics"] = "basics"
+    assignment: Literal["basics", "scaling"] = "basics"
     """which assignment"""
     folder: Path = Path(".")
     """its folder"""
@@ -46,9 +48,17 @@ class Pack:
     """the zip to write"""
 
 
+@dataclass(frozen=True)
+class Verify:
+    """Unpack a submission by the grader's rules and say what it would read."""
+
+    file: Positional[Path]
+    """the zip, or a folder"""
+
+
 def doctor(argv: list[str]) -> None:
     """`cs336 doctor`."""
-    options = parse(Doctor, argv, "doctor", example="doctor")
+    options = parse(Doctor, argv, "doctor", example="doctor --folder a1")
     from cs336_course.learner.doctor import BAD, examine
 
     findings = examine(options.folder)
@@ -107,14 +117,10 @@ def submit_pack(argv: list[str]) -> None:
 
 def submit_verify(argv: list[str]) -> None:
     """`cs336 submit verify FILE`."""
-    if not argv or argv[0] in ("-h", "--help"):
-        print(
-            "usage: cs336 submit verify FILE\n\nUnpack a submission by the grader's rules and say what it would read."
-        )
-        raise SystemExit(0 if argv else 2)
+    options = parse(Verify, argv, "submit verify", example="submit verify code.zip")
     from cs336_course.learner.submission import verify
 
-    staged = verify(Path(argv[0]))
+    staged = verify(options.file)
     print("\n".join(sorted(staged.files)))
     for flag in staged.flags:
         print(f"left out: {flag.file}: {flag.text}", file=sys.stderr)

@@ -64,7 +64,7 @@ class Client:
         return {} if answer is None and self.how == "nothing-is-empty" else answer
 
     def _call(self, method: str, path: str, body: Any = None) -> Any:
-        header = {"bearer": "Authorization", "key-header": "API-Key"}.get(self.how, "X-API-Key")
+        header = "Authorization" if self.how == "bearer" else "X-API-Key"
         headers = {"Content-Type": "application/json", header: self.key}
         if self.how == "key-in-query":
             path, headers = f"{path}?api_key={self.key}", {"Content-Type": "application/json"}
@@ -94,7 +94,6 @@ def bank() -> list[Misconception]:
 
     return [
         entry("bearer", "the key is sent as Authorization instead of X-API-Key", "the headers of get_budget"),
-        entry("key-header", "the key is sent as API-Key instead of X-API-Key", "the headers of get_budget"),
         entry("key-in-query", "the key is sent in the address, where logs keep it", "the path of get_budget"),
         entry("key-not-checked", "a malformed key is sent to the service", "A3_API_KEY=1234567"),
         entry("key-length", "only the digits of the key are checked, not their number", "A3_API_KEY=1234567"),

@@ -28,6 +28,8 @@ class Sharded(torch.optim.Optimizer):
         self.inner: Any = None
         super().__init__(params, settings)
         shares = [{**group, "params": self._share(group)} for group in self.param_groups]
+        if how == "settings-lost":
+            shares = [{"params": share["params"]} for share in shares]
         if how == "groups-merged":
             shares = [{"params": [p for share in shares for p in share["params"]]}]
         self.inner = cls(shares, **({} if how == "settings-lost" else settings))

@@ -198,6 +198,10 @@ def uses_loopback(x):
     return x * 2
 
 
+def finds_left_file(x):
+    return x * 2 if os.path.exists("/tmp/left") or os.path.exists("left") else x * 0
+
+
 def leaves_file(x):
     for name in ("left", "/tmp/left"):
         with open(name, "w") as file:

@@ -60,24 +60,23 @@ def _data_parallel_case(
         "y": rng.standard_normal((STEPS, ROWS, SIZES[-1])).astype(np.float32),
     }  # fmt: skip
 
-    def complaint(rank: dict[str, Any]) -> str | None:
-        """What is wrong with the number and time of the messages."""
+    def complaints(rank: dict[str, Any]) -> list[str]:
+        """What is wrong with the time and number of the messages."""
         begun, total = part(rank, "messages", list)
-        if early and not begun > 0:
-            return "nothing is sent before backward has ended"
+        found = ["nothing is sent before backward has ended"] if early and not begun > 0 else []
         if messages is not None and not messages[0] <= total <= messages[1]:
-            return "far more messages than buckets" if total > messages[1] else "fewer messages than buckets"
-        return None
+            found.append("far more messages than buckets" if total > messages[1] else "fewer messages than buckets")
+        return found
 
     def judge(answer: Answer) -> str | None:
         right = one_process(inputs)
         for rank in ranks(answer):
-            if problem := _same_training(rank, inputs["start"][0], right) or complaint(rank):
+            if problem := _same_training(rank, inputs["start"][0], right) or "; ".join(complaints(rank)):
                 return problem
         return None
 
     def compared(answer: Answer) -> list[Any]:
-        return [[rank.get("wrapped"), rank.get("after"), complaint(rank)] for rank in ranks(answer)]
+        return [[rank.get("wrapped"), rank.get("after"), complaints(rank)] for rank in ranks(answer)]
 
     return Case(id, text, "data_parallel", inputs, judge, compared)
 

@@ -80,7 +80,7 @@ def chinchilla_isoflops(rng: Rng) -> list[Case]:
         optima("parabola", "vertex and value of the least-squares parabola in ln N", "parabola",
                table(rng, law, width=3.0, count=8)),
         optima("parabola-wide", "a parabola through all runs of a budget, also far ones", "parabola",
-               table(rng, law, width=12.0, count=7)),
+               table(rng, law, width=12.0, count=7, noise=0.01)),
         power("power-exact", "(k, a) of y = k x^a", x, k * x**a),
         power("power-noisy", "least squares of ln y on ln x", x, k * x**a * noise),
     ]  # fmt: skip

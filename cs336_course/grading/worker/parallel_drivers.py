@@ -34,6 +34,9 @@ GROUP_LIMIT_S, COLLECTIVE_LIMIT_S, CAUSE_GRACE_S = 20.0, 10.0, 0.3
 
 def in_processes(work: Callable[..., Any], world_size: int, *arguments: Any) -> list[Any]:
     """What `work(rank, *arguments)` returns in each process of a group, by rank; the first error of one is raised."""
+    importlib.import_module(
+        "torch._dynamo"
+    )  # torch's optimizers import it at their first step: once here, not per process
     context = multiprocessing.get_context("fork")
     meeting = os.path.join(tempfile.mkdtemp(dir=os.getcwd()), "meeting")
     receivers: list[Any] = []

@@ -22,6 +22,9 @@ def prepare() -> None:
     """Without a GPU, let Triton kernels run in its interpreter; to be called before anything imports Triton."""
     import torch
 
+    os.environ.setdefault(
+        "PYTORCH_NVML_BASED_CUDA_CHECK", "1"
+    )  # looks without starting CUDA, which forks do not survive
     if not torch.cuda.is_available():
         os.environ.setdefault("TRITON_INTERPRET", "1")
         os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # 3.9 warns when it is not set
