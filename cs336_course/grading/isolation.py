@@ -83,8 +83,13 @@ def prefix(tier: str, stage: Path) -> list[str]:
     if tier == "container":
         limits = ["--network", "none", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
         limits += ["--pids-limit", "256", "--memory", "4g", "--tmpfs", f"/tmp:size={DISK_MB}m,mode=1777"]
-        mount = ["--volume", f"{stage}:/stage:ro", os.environ["CS336_GRADER_IMAGE"]]
-        return [str(container_program()), "run", "--rm", "--interactive", "--init=false", *limits, *mount]
+        mount = [
+            "--volume",
+            f"{stage}:/stage:ro",
+            *(part for path in shared_models() for part in ("--volume", f"{path}:{path}:ro")),
+        ]
+        image = os.environ["CS336_GRADER_IMAGE"]
+        return [str(container_program()), "run", "--rm", "--interactive", "--init=false", *limits, *mount, image]
     options = {"root": str(stage / "root"), "read_only": visible_paths(stage), "disk_mb": DISK_MB}
     sandbox = [sys.executable, "-I", "-B", str(stage / "worker" / "sandbox.py"), json.dumps(options)]
     return ["unshare", *NAMESPACES, *sandbox]
@@ -109,7 +114,21 @@ def visible_paths(stage: Path) -> list[str]:
     installs = [str(path.parent.parent) for path in chain]
     paths = [*SYSTEM_PATHS, *sorted({*python, *installs} - {"/", "/usr"}, key=len)]
     stage_parts = [str(stage / part) for part in ("student", "worker")]
-    return [*paths, *stage_parts]
+    return [*paths, *shared_models(), *stage_parts]
+
+
+def shared_models() -> list[str]:
+    """The folder of classifiers that all submissions may read (assignment 4), if CS336_GRADER_ASSETS names one.
+
+    Raises:
+        ValueError: it names no folder.
+    """
+    folder = os.environ.get("CS336_GRADER_ASSETS")
+    if not folder:
+        return []
+    if not Path(folder).is_absolute() or not Path(folder).is_dir():
+        raise ValueError(f"CS336_GRADER_ASSETS must be the full path of a folder; got {folder!r}")
+    return [folder]
 
 
 def environment() -> dict[str, str]:

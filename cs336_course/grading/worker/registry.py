@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from . import drivers, kernel_drivers, parallel_drivers, scaling_drivers
+from . import alignment_drivers, data_drivers, drivers, kernel_drivers, parallel_drivers, scaling_drivers
 
-DRIVERS = drivers.DRIVERS | kernel_drivers.DRIVERS | parallel_drivers.DRIVERS | scaling_drivers.DRIVERS
+MODULES = (drivers, kernel_drivers, parallel_drivers, scaling_drivers, data_drivers, alignment_drivers)
+DRIVERS = {name: driver for module in MODULES for name, driver in module.DRIVERS.items()}
 
 
 def prepare() -> None:
