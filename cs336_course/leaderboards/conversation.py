@@ -20,7 +20,6 @@ from cs336_course.grading import isolation
 from cs336_course.grading.client import Limits, Outcome, Worker
 from cs336_course.grading.staging import SubmissionError, stage
 from cs336_course.grading.worker import wire
-from cs336_course.leaderboards.bytecode import link_bytecode
 
 SAFE_SUFFIXES = {".safetensors", ".json", ".jsonl", ".txt", ".md", ".toml"}
 """artifacts that are data and nothing else; no pickles"""
@@ -145,7 +144,6 @@ def staged(
         root = Path(folder)
         isolation.prepare(root)
         shutil.copyfile(Path(__file__).parent / "worker" / "board_drivers.py", root / "worker" / "registry.py")
-        link_bytecode(root / "pycache")
         try:
             stage(code, root / "student")
         except SubmissionError as error:

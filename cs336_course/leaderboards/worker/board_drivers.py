@@ -15,6 +15,7 @@ expected value. Read next: `../conversation.py`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import os
@@ -36,7 +37,10 @@ class SchemaError(TypeError):
 
 
 def prepare() -> None:
-    """Nothing to set up before torch."""
+    """Import what entries use once in the server, from which every process is forked."""
+    for name in ("einops", "jaxtyping", "regex", "safetensors.torch"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
 
 
 def run(driver: str, entry: Any, inputs: Inputs) -> dict[str, Any]:
