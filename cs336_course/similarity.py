@@ -125,7 +125,7 @@ def _copydetect() -> Any:
 
 def report(pairs: Sequence[Pair], refused: dict[str, str]) -> Report:
     """The page for staff."""
-    rows = [
+    rows: list[list[str | int | float | Paragraph | None]] = [
         [pair.one, pair.other, f"{pair.share_one:.0%}", f"{pair.share_other:.0%}", pair.tokens] for pair in pairs
     ]  # fmt: skip
     page = Report("Similar submissions", [

@@ -142,4 +142,4 @@ def relative_error(found: Any, expected: np.ndarray) -> float:
     """|found - expected| / |expected| in 2-norms; infinite for anything but a finite array of that shape."""
     if not isinstance(found, np.ndarray) or found.shape != expected.shape or not np.isfinite(found).all():
         return float("inf")
-    return float(np.linalg.norm(found.astype(np.float64) - expected) / max(np.linalg.norm(expected), 1e-30))
+    return float(np.linalg.norm(found.astype(np.float64) - expected) / max(float(np.linalg.norm(expected)), 1e-30))
