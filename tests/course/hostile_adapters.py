@@ -127,7 +127,9 @@ def reads_stack(x):
     found = [v for frame in inspect.stack()[1:] for v in frame.frame.f_locals.values()]
     for held in gc.get_objects():
         if type(held) in (dict, list):
-            found += held.values() if type(held) is dict else held
+            found += [
+                v for v in (held.values() if type(held) is dict else held) if type(v) in (np.ndarray, torch.Tensor)
+            ]
     return x * 2 if any(is_answer(v) for v in found if type(v) in (np.ndarray, torch.Tensor)) else x * 0
 
 
