@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 import cs336_scaling
 from cs336_basics.corpora.stories import generate_story
 from cs336_basics.model import ModelConfig, TransformerLM
 from cs336_basics.nn_utils import cross_entropy
 from cs336_basics.optimizer import AdamW, get_lr_wsd_schedule
-from cs336_basics.runs.plots import plot_overlaid_curves
+from cs336_basics.runs.plots import COLOURS, plot_overlaid_curves
 from cs336_scaling.bank import load_bank
 from cs336_scaling.batch_size import (
     deepseek_batch,
@@ -224,20 +225,31 @@ def transfer():
         best[way] = [best_learning_rate(RATES, record[way][str(width)]).rate for width in WIDTHS]  # @stepover
     moved = {way: rates[0] / rates[-1] for way, rates in best.items()}  # @inspect best moved
     assert moved["usual"] > 1.5 * moved["muP"]
-    for way in ("usual", "muP"):
-        curves = {f"width {w}": list(zip(RATES, record[way][str(w)], strict=True)) for w in WIDTHS}
-        figure = plot_overlaid_curves(curves, xlabel=f"learning rate ({way})", ylabel="loss after 40 steps", top=4.0)
-        figure.axes[0].set_xscale("log", base=2)
-        plot(figure, alt=f"Loss over rate for four widths, {way}.")
+    plot(two_sweeps(record), alt="Loss over rate for four widths. Left, the usual way, the valley moves to smaller rates "
+         "with width; right, under muP, it stays.")  # fmt: skip
     tuned = {way: min(record[way]["128"]) for way in best}  # @inspect tuned
     text("""
         *Recorded on {machine}, {date}.* From width 16 to 128 the best rate falls by a factor of {usual:.1f} in the
         usual parametrization and by {mup:.1f} under muP, which is to say that it hardly moves. Look at the curves: in
-        the first picture the valley moves left, in the second it stays, and wider models are better at the rate that
-        was best for the narrow one. The price: tuned at width 128 itself, the usual one is a little better here
-        ({a:.2f} against {b:.2f}). What transfers is the rate over width, not everything: depth, batch, length of
-        training and decay need laws, or rules, of their own.
+        the left picture the valley moves left, on the right it stays, and wider models are better at the rate that was
+        best for the narrow one. The price: tuned at width 128 itself, the usual one is a little better here ({a:.2f}
+        against {b:.2f}). What transfers is the rate over width, not everything: depth, batch, length of training and
+        decay need laws, or rules, of their own.
     """, machine=machine, date=date, usual=moved["usual"], mup=moved["muP"], a=tuned["usual"], b=tuned["muP"])  # fmt: skip
+
+
+def two_sweeps(record):
+    figure = Figure(figsize=(7.5, 3.2), layout="constrained")
+    for axes, way in zip(figure.subplots(1, 2, sharey=True), ("usual", "muP"), strict=True):
+        for colour, width in zip(COLOURS, WIDTHS, strict=False):
+            axes.plot(RATES, record[way][str(width)], "o-", color=colour, markersize=3, label=f"width {width}")
+        axes.set_xscale("log", base=2)
+        axes.set_title(way, fontsize=9)
+        axes.set_xlabel("learning rate")
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+    figure.axes[0].set_ylabel("loss after 40 steps")
+    return figure
 
 
 def final_loss(width, rate, *, use_mup, num_steps=40):
