@@ -38,6 +38,8 @@ from cs336_basics.packing.packer import next_batch
 from cs336_basics.packing.windows import packer_for_windows
 from cs336_basics.runs.atomic import atomic_write, write_json
 from cs336_basics.runs.directory import RunDirectory
+from cs336_basics.runs.evidence import write_evidence
+from cs336_basics.runs.log_chain import LogChain
 from cs336_basics.runs.machine import choose_device, keep_freed_memory, stop_requests, uses_bfloat16
 from cs336_basics.runs.trackers import open_trackers
 from cs336_basics.runs.training_progress import training_progress
@@ -141,6 +143,7 @@ class _Trainer:
         if config.ema_decay:
             self.ema = WeightAverage(self.model.named_parameters(), decay=config.ema_decay, start=config.ema_start)
         self.step, self.seconds = 0, 0.0
+        self._cpu_start = time.process_time()
         self._resume()
 
     def _open(self, path: Path) -> Any:
@@ -157,6 +160,7 @@ class _Trainer:
         if newest is not None:
             state = self.strategy.load(self.module, self.optimizer, newest)
             self.step, self.seconds = int(state["iteration"]), float(state["seconds"])
+            self._cpu_start -= float(state.get("cpu_seconds", 0.0))
             self.sampler.set_state(state["sampler"])
             if self.ema is not None:
                 self.ema.load_state_dict(state["ema"])
@@ -167,6 +171,7 @@ class _Trainer:
                 self.packer.load_state_dict(state["packer"])
         if self.strategy.rank == 0:
             self.run.truncate_log(after_step=self.step if newest is not None else -1)
+            self.chain = LogChain(self.run.log_path, self.run.path / "config.json")
 
     def _clean_up(self) -> Path | None:
         """Remove what a kill left half-written (we hold the lock); return the newest checkpoint."""
@@ -174,13 +179,18 @@ class _Trainer:
             half_written.unlink()
         return latest_checkpoint(self.run.path)
 
+    def cpu_seconds(self) -> float:
+        """CPU time of all threads of this process, and of the sessions before."""
+        return time.process_time() - self._cpu_start
+
     def save(self) -> None:
         """Write a checkpoint of this moment and remove those that are too old."""
         folder = self.run.path / "checkpoints"
         self.strategy.save(
             self.module, self.optimizer, self.step, folder / f"step_{self.step:08d}.pt",
             packer=None if self.packer is None else self.packer.state_dict(),
-            seconds=self.seconds, sampler=self.sampler.get_state(), torch_rng=torch.get_rng_state(),
+            seconds=self.seconds, cpu_seconds=self.cpu_seconds(),
+            sampler=self.sampler.get_state(), torch_rng=torch.get_rng_state(),
             cuda_rng=torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
             ema=None if self.ema is None else self.ema.state_dict(),
         )  # fmt: skip
@@ -200,6 +210,7 @@ class _Trainer:
                     record |= self._validate(full=self.step == config.num_steps)
                 if main and (validate or self.step % config.log_every == 0 or self.step == 1):
                     self.run.append_log(record)
+                    self.chain.follow()
                     track(record)
                 show(record)
                 stopped = self.strategy.mean(float(stop())) > 0  # a signal to one process stops all after this step
@@ -301,6 +312,12 @@ class _Trainer:
                 return {}
             save_model(self.model, self.run.path, weights)
         log = self.run.read_log()
+        data = {"train_tokens": self.config.train_tokens, "valid_tokens": self.config.valid_tokens}
+        write_evidence(
+            self.run, weights=weights, inputs={name: read_manifest(path).get("sha256", "") for name, path in data.items()},
+            chain_head=self.chain.head, tokens=log[-1]["tokens"], train_s=round(self.seconds, 3),
+            cpu_s=round(self.cpu_seconds(), 3), processes=self.strategy.world_size, device=str(self.device),
+        )  # fmt: skip
         manifest = read_manifest(self.config.valid_tokens)
         floor = manifest["nats"] / manifest["num_tokens"] if "nats" in manifest else None
         last = log[-1]

@@ -12,6 +12,7 @@ import torch
 
 from .assertions import assert_close
 from .fixtures.alignment_files import TinyCausalLM, stored_tokenizer
+from .fixtures.grpo_steps import ANSWERS, PROMPTS, REWARDS, VARIANTS, expected_step, projections
 
 RESPONSES = [f"hmm I think ths answer is {i}" for i in range(8)]
 TRUTHS = ["42"] * 8
@@ -151,20 +152,31 @@ def test_clip_stops_the_gradient_only_where_it_pushes_further(adapters, advantag
 
 
 @pytest.mark.edition2025
-def test_losses_2025(adapters, tensors):
-    t = tensors
-    naive = adapters.run_compute_naive_policy_gradient_loss(
-        raw_rewards_or_advantages=t["advantages"], policy_log_probs=t["log_probs"]
+def test_naive_policy_gradient_loss(adapters, tensors):
+    loss = adapters.run_compute_naive_policy_gradient_loss(
+        raw_rewards_or_advantages=tensors["advantages"], policy_log_probs=tensors["log_probs"]
     )
-    assert_close(naive, loss_by_loop("none", t, 0.1), atol=1e-5, hint="-A log p")
-    clip, metadata = adapters.run_compute_grpo_clip_loss(t["advantages"], t["log_probs"], t["old"], 0.1)
-    assert_close(clip, loss_by_loop("grpo", t, 0.1), atol=1e-5, hint="-min(w A, clip(w) A)")
-    for loss_type, expected in {"no_baseline": "none", "reinforce_with_baseline": "none", "grpo_clip": "grpo"}.items():
-        loss, _ = adapters.run_compute_policy_gradient_loss(
-            policy_log_probs=t["log_probs"], loss_type=loss_type, raw_rewards=t["advantages"],
-            advantages=t["advantages"], old_log_probs=t["old"], cliprange=0.1,
-        )  # fmt: skip
-        assert_close(loss, loss_by_loop(expected, t, 0.1), atol=1e-5, hint=loss_type)
+    assert_close(loss, loss_by_loop("none", tensors, 0.1), atol=1e-5, hint="-A log p")
+
+
+@pytest.mark.edition2025
+def test_grpo_clip_loss(adapters, tensors):
+    t = tensors
+    loss, _ = adapters.run_compute_grpo_clip_loss(t["advantages"], t["log_probs"], t["old"], 0.1)
+    assert_close(loss, loss_by_loop("grpo", t, 0.1), atol=1e-5, hint="-min(w A, clip(w) A)")
+
+
+@pytest.mark.edition2025
+@pytest.mark.parametrize(
+    ("loss_type", "method"), [("no_baseline", "none"), ("reinforce_with_baseline", "none"), ("grpo_clip", "grpo")]
+)
+def test_policy_gradient_loss_by_type(adapters, tensors, loss_type, method):
+    t = tensors
+    loss, _ = adapters.run_compute_policy_gradient_loss(
+        policy_log_probs=t["log_probs"], loss_type=loss_type, raw_rewards=t["advantages"],
+        advantages=t["advantages"], old_log_probs=t["old"], cliprange=0.1,
+    )  # fmt: skip
+    assert_close(loss, loss_by_loop(method, t, 0.1), atol=1e-5, hint=loss_type)
 
 
 @pytest.mark.edition2025
@@ -201,20 +213,6 @@ def test_aggregate_loss_with_an_empty_response(adapters):
 
 # The train step: four rollouts of two prompts, a stored model, plain gradient descent.
 
-PROMPTS = ["Hello", "Hello", "This is", "This is"]
-ANSWERS = ["world", "test", "a test", "another test !"]
-REWARDS = dict(zip(ANSWERS, [1.0, 0.0, 0.5, 0.0], strict=True))
-VARIANTS = {
-    "standard": {},
-    "grpo_constant": {"loss_normalization": "constant", "normalization_constant": 32},
-    "dr_grpo": {"advantage_normalizer": "none", "loss_normalization": "constant", "normalization_constant": 32},
-    "rft": {"baseline": "none", "advantage_normalizer": "none"},
-    "maxrl": {"advantage_normalizer": "mean", "loss_normalization": "constant", "normalization_constant": 32},
-    "noclip": {"importance_reweighting_method": "noclip"},
-    "grpo": {"importance_reweighting_method": "grpo", "cliprange": 0.1},
-    "gspo": {"importance_reweighting_method": "gspo", "cliprange": 0.1},
-}
-
 
 @pytest.fixture(scope="module")
 def tokenizer():
@@ -238,53 +236,17 @@ def train_step(adapters, tokenizer, model, *, steps=2, max_grad_norm=1.0, width=
     return loss.detach(), metadata
 
 
-def whole_batch_step(tokenizer, options: dict, max_grad_norm: float) -> tuple[float, dict[str, torch.Tensor]]:
-    """Loss and new weights by the formulas on the whole batch at once, in float64, with nothing pruned."""
-    model = TinyCausalLM(dtype=torch.float64)
-    ids = [(tokenizer.encode(p, add_special_tokens=False), tokenizer.encode(r, add_special_tokens=False))
-           for p, r in zip(PROMPTS, ANSWERS, strict=True)]  # fmt: skip
-    width = max(len(p) + len(r) for p, r in ids) - 1
-    rewards = [REWARDS[r] for r in ANSWERS]
-    advantages = expected_advantages(
-        rewards, 2, options.get("baseline", "mean"), options.get("advantage_normalizer", "std"), 1e-6
-    )
-    old = torch.linspace(-5.0, -2.0, 4 * width).double().reshape(4, width)
-    method, clip, total = options.get("importance_reweighting_method", "none"), options.get("cliprange"), 0.0
-    for row, (prompt, response) in enumerate(ids):
-        full = torch.tensor([prompt + response])
-        found = torch.log_softmax(model(full[:, :-1]).logits[0], dim=-1)
-        places = range(len(prompt) - 1, len(prompt) + len(response) - 1)
-        log_probs = [found[i, full[0, i + 1]] for i in places]
-        ratios = [torch.exp(p - old[row, i]) for p, i in zip(log_probs, places, strict=True)]
-        if method == "gspo":
-            mean = sum(p - old[row, i] for p, i in zip(log_probs, places, strict=True)) / len(log_probs)
-            ratios = [torch.exp(mean)] * len(log_probs)
-        a = advantages[row]
-        if method == "none":
-            tokens = [-a * p for p in log_probs]
-        elif method == "noclip":
-            tokens = [-a * w for w in ratios]
-        else:
-            tokens = [-torch.minimum(w * a, w.clamp(1 - clip, 1 + clip) * a) for w in ratios]
-        constant = options.get("normalization_constant")
-        total = total + (sum(tokens) / len(tokens) / 4 if constant is None else sum(tokens) / constant)
-    total.backward()
-    norm = math.sqrt(sum(float((p.grad**2).sum()) for p in model.parameters()))
-    scale = min(1.0, max_grad_norm / (norm + 1e-6))
-    return float(total.detach()), {name: p.detach() - 0.1 * scale * p.grad for name, p in model.named_parameters()}
-
-
 @pytest.mark.parametrize("steps", [1, 2, 3, 4])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_grpo_train_step(adapters, tokenizer, variant, steps):
     """Loss and weights do not depend on the number of microbatches (three do not divide four rollouts)."""
     model = TinyCausalLM().train()
     loss, _ = train_step(adapters, tokenizer, model, steps=steps, max_grad_norm=0.05, **VARIANTS[variant])
-    expected, weights = whole_batch_step(tokenizer, VARIANTS[variant], 0.05)
-    assert_close(loss, expected, atol=1e-6, hint=f"{variant}: the loss of the whole batch")
-    for name, parameter in model.named_parameters():
-        assert_close(parameter, weights[name], atol=1e-6, hint=f"{variant}: weight {name} after clipping and the step")
-        assert parameter.grad is None, "clear gradients with set_to_none at the end"
+    loss_of_batch, weights = expected_step(variant)
+    assert_close(loss, loss_of_batch, atol=1e-6, hint=f"{variant}: the loss of the whole batch")
+    for name, numbers in projections(model).items():
+        assert_close(numbers, weights[name], atol=1e-5, hint=f"{variant}: weight {name} after clipping and the step")
+    assert all(p.grad is None for p in model.parameters()), "clear gradients with set_to_none at the end"
 
 
 def test_train_step_skips_rows_without_advantage(adapters, tokenizer):
@@ -294,12 +256,13 @@ def test_train_step_skips_rows_without_advantage(adapters, tokenizer):
     REWARDS["a test"] = 0.0
     try:
         loss, _ = train_step(adapters, tokenizer, model, steps=1, max_grad_norm=None)
-        expected, weights = whole_batch_step(tokenizer, {}, math.inf)
     finally:
         REWARDS.update(saved)
     assert model.rows_seen <= 2, f"{model.rows_seen} rows went through the model; two have advantage zero"
-    assert_close(loss, expected, atol=1e-6, hint="divide by all rollouts, also those that were not computed")
-    assert_close(model.U, weights["U"], atol=1e-6, hint="pruned and unpruned updates are the same")
+    loss_of_batch, weights = expected_step("one group of equal rewards")
+    assert_close(loss, loss_of_batch, atol=1e-6, hint="divide by all rollouts, also those that were not computed")
+    for name, numbers in projections(model).items():
+        assert_close(numbers, weights[name], atol=1e-5, hint=f"weight {name}: pruned and unpruned updates are the same")
 
 
 def test_train_step_without_any_advantage(adapters, tokenizer):

@@ -113,21 +113,30 @@ def test_compute_entropy(adapters):
     assert_close(huge, [[0.0, math.log(2)]], atol=1e-5, hint="subtract the largest logit before exp")
 
 
+def masked() -> tuple[torch.Tensor, torch.Tensor]:
+    """A tensor and a mask with an empty row and an empty column."""
+    generator = torch.Generator().manual_seed(1)
+    tensor, mask = torch.randn(4, 7, generator=generator), torch.rand(4, 7, generator=generator) > 0.4
+    mask[2], mask[:, 3] = False, False
+    return tensor, mask
+
+
 @pytest.mark.edition2025
 @pytest.mark.parametrize("dim", [None, 0, 1, -1])
-def test_masked_normalize_and_mean(adapters, dim):
-    generator = torch.Generator().manual_seed(1)
-    tensor = torch.randn(4, 7, generator=generator)
-    mask = torch.rand(4, 7, generator=generator) > 0.4
-    mask[2], mask[:, 3] = False, False
-    values, selected = tensor.double().numpy(), mask.numpy()
-    axis = None if dim is None else dim
-    total, count = (values * selected).sum(axis=axis), selected.sum(axis=axis)
+def test_masked_normalize(adapters, dim):
+    tensor, mask = masked()
     found = adapters.run_masked_normalize(tensor=tensor, mask=mask, dim=dim, normalize_constant=42.0)
+    total = (tensor.double().numpy() * mask.numpy()).sum(axis=dim)
     assert_close(found, total / 42.0, atol=1e-6, hint="the sum over dim divided by the constant")
+
+
+@pytest.mark.edition2025
+@pytest.mark.parametrize("dim", [None, 0, 1, -1])
+def test_masked_mean(adapters, dim):
+    tensor, mask = masked()
     mean = adapters.run_masked_mean(tensor=tensor, mask=mask, dim=dim)
     with np.errstate(invalid="ignore"):
-        expected = np.asarray(total / count)
+        expected = np.asarray((tensor.double().numpy() * mask.numpy()).sum(axis=dim) / mask.numpy().sum(axis=dim))
     assert np.array_equal(torch.isnan(mean).numpy(), np.isnan(expected)), "a mean of nothing is NaN, not 0"
     assert_close(torch.nan_to_num(mean), np.nan_to_num(expected), atol=1e-6, hint="sum over dim / number selected")
 

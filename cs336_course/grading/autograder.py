@@ -31,7 +31,7 @@ mkdir -p /autograder/results
 echo '{{"score": 0, "output": "The autograder did not finish; this is not your fault. Tell the staff."}}' > /autograder/results/results.json
 cd /autograder/source
 CS336_GRADING_SECRET='{secret}' /autograder/venv/bin/python -m cs336_course.cli grade {assignment} \\
-  --submission /autograder/submission --term '{term}' --format gradescope --out /tmp/results.json
+  --submission /autograder/submission --term '{term}' --edition {edition} --format gradescope --out /tmp/results.json
 status=$?
 if [ $status -le 1 ]; then cp /tmp/results.json /autograder/results/results.json; fi
 exit 0
@@ -39,7 +39,7 @@ exit 0
 FIXED_TIME = (1980, 1, 1, 0, 0, 0)
 
 
-def write_autograder(assignment: str, out: Path, *, secret: str, term: str) -> list[str]:
+def write_autograder(assignment: str, out: Path, *, secret: str, term: str, edition: str = "all") -> list[str]:
     """Write the zip; returns the names in it. What it installs is what the handout lists.
 
     Raises:
@@ -53,9 +53,12 @@ def write_autograder(assignment: str, out: Path, *, secret: str, term: str) -> l
     packages = sorted({"numpy", "tyro", "rich", *wanted} - {"torch"})
     files = {
         "setup.sh": SETUP.format(packages=" ".join(packages)).encode(),
-        "run_autograder": RUN.format(assignment=assignment, secret=secret, term=term).encode(),
+        "run_autograder": RUN.format(assignment=assignment, secret=secret, term=term, edition=edition).encode(),
     }
-    own = (f"cs336_{assignment}/**/*.py",)  # some misconceptions are the reference's answers, changed
+    own = (
+        f"cs336_{assignment}/**/*.py",
+        f"cs336_{assignment}/models/*",
+    )  # some misconceptions are the reference's answers, changed
     for pattern in (*own, "cs336_basics/**/*.py", "cs336_course/**/*.py", "cs336_course/**/*.json", "cs336_course/**/*.toml",
                     "tests/hidden/*.py", "tests/naive_bpe.py", "tests/fixtures/*.py", "tests/__init__.py",
                     "constraints.txt"):  # fmt: skip

@@ -19,10 +19,12 @@ from cs336_basics.runs.command_line import parse, print_result
 
 if TYPE_CHECKING:
     from cs336_course.grading.report import GradeReport
+    from cs336_course.grading.suite import Suite
 
 Assignment = Literal["basics", "systems", "scaling", "data", "alignment"]
 Format = Literal["text", "json", "html", "gradescope", "classroom", "prairielearn", "junit"]
 Tier = Literal["auto", "container", "namespace", "process"]
+Edition = Literal["all", "2024", "2025", "2026"]
 DEFAULT_SECRET = "cs336"
 
 
@@ -32,6 +34,8 @@ class _Grading:
 
     only: tuple[str, ...] = ()
     """problem slugs; all by default"""
+    edition: Edition = "all"
+    """problems of this edition only, where editions differ (alignment)"""
     secret_file: Path | None = None
     """file with the secret of the hidden inputs; else CS336_GRADING_SECRET, else a public default for practice"""
     term: str = "0"
@@ -85,6 +89,8 @@ class GradescopeZip:
     """file with the secret; else CS336_GRADING_SECRET"""
     term: str = "0"
     """part of the seed"""
+    edition: Edition = "all"
+    """problems of this edition only, where editions differ"""
 
 
 @dataclass(frozen=True)
@@ -128,7 +134,6 @@ def batch(argv: list[str]) -> None:
         Batch, rest, f"grade batch {assignment}", example="grade batch basics --submissions inbox --out grades --resume"
     )
     from cs336_course.grading.batch import find_submissions, grade_batch
-    from cs336_course.grading.suite import load_suite
 
     if options.jobs < 1:
         raise ValueError(f"--jobs must be at least 1; got {options.jobs}")
@@ -139,7 +144,7 @@ def batch(argv: list[str]) -> None:
         print(f"{submission.name}: {score}{' (from before)' if before else ''}", file=sys.stderr, flush=True)
 
     def run() -> bool:
-        suite = load_suite(assignment, secret=_secret(options.secret_file), term=options.term, only=list(options.only))
+        suite = _suite(assignment, options)
         reports = grade_batch(
             submissions,
             options.out,
@@ -172,7 +177,7 @@ def gradescope_zip(argv: list[str]) -> None:
     secret = _secret(options.secret_file).decode()
     if secret == DEFAULT_SECRET:
         raise ValueError("a Gradescope zip needs a secret of your own: set CS336_GRADING_SECRET or give --secret-file")
-    files = write_autograder(assignment, options.out, secret=secret, term=options.term)
+    files = write_autograder(assignment, options.out, secret=secret, term=options.term, edition=options.edition)
     print_result({"zip": str(options.out), "files": len(files), "keep_secret": "holds the hidden suite"}, as_json=False)
 
 
@@ -194,14 +199,21 @@ def _show_slug(slug: str) -> None:
     print(f"  {slug}", file=sys.stderr, flush=True)
 
 
+def _suite(assignment: str, options: _Grading) -> Suite:
+    """The hidden suite that the options ask for."""
+    from cs336_course.grading.suite import load_suite
+
+    secret = _secret(options.secret_file)
+    return load_suite(assignment, secret=secret, term=options.term, only=list(options.only), edition=options.edition)
+
+
 def _grader(assignment: str, options: _Grading, *, show: bool) -> Callable[[Path, Path | None], GradeReport]:
     """Function (submission, file for the growing report) with the options filled in."""
     from cs336_course.grading.client import Limits
     from cs336_course.grading.isolation import choose_tier
     from cs336_course.grading.judge import grade as grade_one
-    from cs336_course.grading.suite import load_suite
 
-    suite = load_suite(assignment, secret=_secret(options.secret_file), term=options.term, only=list(options.only))
+    suite = _suite(assignment, options)
     tier = choose_tier(options.isolation)
     if tier == "process":
         print("warning: isolation `process` protects from accidents, not from malice", file=sys.stderr)

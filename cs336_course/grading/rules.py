@@ -25,9 +25,10 @@ LIBRARIES = {
     "basics": {"tiktoken", "tokenizers", "transformers", "sentencepiece", "keras", "tensorflow", "jax", "flax"},
     "systems": {"flash_attn", "xformers", "deepspeed", "fairscale", "accelerate", "apex"},
     "scaling": set(),
-    "data": set(),
-    "alignment": {"trl", "verl", "openrlhf"},
+    "data": {"datatrove", "dolma", "datasketch", "rensa", "text_dedup", "nemo_curator"},
+    "alignment": {"trl", "verl", "openrlhf", "transformers.Trainer", "transformers.Seq2SeqTrainer"},
 }
+"""top-level packages, and single names of packages that are allowed otherwise"""
 SUSPECT = {"ctypes", "gc", "inspect", "subprocess", "socket", "ptrace"}
 FROM_SCRATCH = {"basics"}
 
@@ -94,8 +95,9 @@ def _names(node: ast.AST, aliases: dict[str, str]) -> list[str]:
 def _objection(dotted: str, assignment: str) -> tuple[str, str] | None:
     """(kind, text) if the rule forbids this name."""
     top = dotted.split(".")[0]
-    if top in LIBRARIES.get(assignment, set()):
-        return "from-scratch", f"{top} is a library for what this assignment builds"
+    for name in (top, dotted):
+        if name in LIBRARIES.get(assignment, set()):
+            return "from-scratch", f"{name} is a library for what this assignment builds"
     if top in SUSPECT:
         return "suspect", f"uses {top}"
     if assignment not in FROM_SCRATCH:

@@ -19,7 +19,8 @@ MAX_FILES, MAX_FILE_BYTES, MAX_TOTAL_BYTES, MAX_RATIO = 5_000, 16 << 20, 128 << 
 PACKAGES = ("cs336_basics", "cs336_systems", "cs336_scaling", "cs336_data", "cs336_alignment")
 DROPPED_NAMES = {"conftest.py", "sitecustomize.py", "usercustomize.py", "pytest.ini", "tox.ini", "setup.cfg"}
 DROPPED_SUFFIXES = {".pyc", ".pyo", ".pth", ".so", ".pyd", ".dll", ".dylib"}
-KEPT_SUFFIXES = {".py", ".json", ".txt", ".toml", ".npz", ".npy", ".md", ".yaml", ".yml"}
+KEPT_SUFFIXES = {".py", ".json", ".jsonl", ".txt", ".tsv", ".csv", ".toml", ".npz", ".npy", ".md", ".yaml", ".yml",
+                 ".prompt", ".bin", ".ftz", ".safetensors"}  # fmt: skip
 
 
 class SubmissionError(ValueError):

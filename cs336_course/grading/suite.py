@@ -67,8 +67,14 @@ class Suite:
         return sum(problem.points for problem in self.problems)
 
 
-def load_suite(assignment: str, *, secret: bytes, term: str = "0", only: list[str] | None = None) -> Suite:
+def load_suite(
+    assignment: str, *, secret: bytes, term: str = "0", only: list[str] | None = None, edition: str = "all"
+) -> Suite:
     """The hidden suite of an assignment, with inputs for this secret and term.
+
+    Args:
+        only: some slugs.
+        edition: "all", or a year, which has its own problems and points where editions differ.
 
     Raises:
         ValueError: an unknown assignment or slug.
@@ -78,6 +84,9 @@ def load_suite(assignment: str, *, secret: bytes, term: str = "0", only: list[st
         raise ValueError(f"assignment must be one of {', '.join(ASSIGNMENTS)}; got {assignment!r}")
     module = _hidden_module(assignment)
     table: dict[str, tuple[float, Callable[[np.random.Generator], list[Case]]]] = module.PROBLEMS
+    if edition != "all":
+        points_of = getattr(module, "EDITIONS", {}).get(edition, {slug: points for slug, (points, _) in table.items()})
+        table = {slug: (points, table[slug][1]) for slug, points in points_of.items()}
     unknown = sorted(set(only or ()) - set(table))
     if unknown:
         raise ValueError(f"no problem {unknown[0]!r} in {assignment}; there are {', '.join(table)}")
@@ -86,7 +95,7 @@ def load_suite(assignment: str, *, secret: bytes, term: str = "0", only: list[st
         for slug, (points, make) in table.items()
         if not only or slug in only
     ]
-    return Suite(assignment, problems, _hash(assignment, secret, term))
+    return Suite(assignment, problems, _hash(assignment, secret, term if edition == "all" else f"{term}/{edition}"))
 
 
 def generator(secret: bytes, label: str) -> np.random.Generator:

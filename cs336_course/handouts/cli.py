@@ -17,7 +17,7 @@ class Handout:
     """Make a student repository: empty package, blanked adapters, public tests, the assignment's text."""
 
     assignment: Positional[str]
-    """basics, systems or scaling"""
+    """basics, systems, scaling, data or alignment"""
     folder: Positional[Path]
     """new folder for it"""
     edition: Literal["2024", "2025", "2026"] = "2026"

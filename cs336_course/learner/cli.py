@@ -32,7 +32,7 @@ class Check:
 class Progress:
     """Run the public tests and show problems done, points, and what comes next."""
 
-    assignment: Literal["basics"] = "basics"
+    assignment: Literal["basics", "scaling", "data", "alignment"] = "basics"
     """which assignment"""
     folder: Path = Path(".")
     """its folder"""

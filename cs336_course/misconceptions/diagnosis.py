@@ -50,11 +50,11 @@ def name(
         ask: what an entry answers to a case; by default it is run.
     """
     ask = ask or answer_of
+    answered = [case for case in problem.cases if case.id in answers]
+    answered.sort(key=lambda case: case.id not in failed)  # a wrong answer tells entries apart soonest
     for entry in misconceptions(problem.assignment):
         if entry.slug == problem.slug and all(
-            _agrees(ask(entry, case), case, answers[case.id], case.id in failed)
-            for case in problem.cases
-            if case.id in answers
+            _agrees(ask(entry, case), case, answers[case.id], case.id in failed) for case in answered
         ):
             return entry
     return None

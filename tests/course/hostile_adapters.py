@@ -127,7 +127,9 @@ def reads_stack(x):
     found = [v for frame in inspect.stack()[1:] for v in frame.frame.f_locals.values()]
     for held in gc.get_objects():
         if type(held) in (dict, list):
-            found += held.values() if type(held) is dict else held
+            found += [
+                v for v in (held.values() if type(held) is dict else held) if type(v) in (np.ndarray, torch.Tensor)
+            ]
     return x * 2 if any(is_answer(v) for v in found if type(v) in (np.ndarray, torch.Tensor)) else x * 0
 
 
@@ -196,6 +198,10 @@ def uses_loopback(x):
     with socket.create_server(("127.0.0.1", 0)) as server:
         socket.create_connection(server.getsockname(), timeout=5).close()
     return x * 2
+
+
+def finds_left_file(x):
+    return x * 2 if os.path.exists("/tmp/left") or os.path.exists("left") else x * 0
 
 
 def leaves_file(x):

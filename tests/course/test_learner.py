@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from cs336_course.grading.batch import find_submissions, grade_batch
 from cs336_course.grading.report import GradeReport, SlugResult
 from cs336_course.handouts.generate import handout_files, write_handout
 from cs336_course.handouts.manifest import load_manifest
-from cs336_course.learner.adapters import adapter_states
+from cs336_course.learner.adapters import PROBLEMS, adapter_states
 from cs336_course.learner.progress import ProblemState, _owners, next_step
 
 
@@ -42,6 +43,25 @@ def test_check_tells_filled_missing_and_wrong(folder, capsys):
     assert states["run_rope"].state == "missing" and "gone" in states["run_rope"].note
     assert main(["check", "basics", "--folder", str(folder)]) == 1
     assert "cs336_basics/model.py:2" in capsys.readouterr().out
+
+
+def test_scaling_has_public_tests_for_every_problem(tmp_path):
+    write_handout(handout_files(load_manifest("scaling")), tmp_path / "a3")
+    assert set(_owners(tmp_path / "a3", "scaling").values()) == {
+        s.slug for s in adapter_states(tmp_path / "a3", "scaling")
+    }
+
+
+@pytest.mark.parametrize("assignment", sorted(PROBLEMS))
+def test_check_knows_every_adapter_of_a_blank_handout(tmp_path, assignment):
+    """Save those of another edition's signature, which have no problem of their own."""
+    files = handout_files(load_manifest(assignment))
+    write_handout(files, tmp_path / "work")
+    states = adapter_states(tmp_path / "work", assignment)
+    assert {state.state for state in states} == {"missing"} and not [s for s in states if "gone" in s.note]
+    blank = {n.name for n in ast.parse(files["tests/adapters.py"]).body if isinstance(n, ast.FunctionDef)}
+    others = {"run_positionwise_feedforward", "run_silu", "run_gelu", "compute_per_instance_dpo_loss"}
+    assert blank - {state.name for state in states} <= others
 
 
 def test_every_problem_has_public_tests(folder):

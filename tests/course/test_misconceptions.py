@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,7 +17,10 @@ from cs336_course.misconceptions.bank import READ, misconceptions
 from cs336_course.misconceptions.diagnosis import answer_of, name, same
 from cs336_course.misconceptions.selftest import run_selftest
 
-BANKS, SAMPLE = available(), 12
+from ..fixtures.bpe_cases import CASES, expected_merges
+from ..fixtures.model_files import load
+
+BANKS, SAMPLE = available(), 8
 FAST = ["rmsnorm", "softmax", "cross_entropy", "scaled_dot_product_attention", "rope", "gradient_clipping"]
 
 
@@ -50,6 +54,23 @@ def test_right_answers_pass_and_are_not_diagnosed():
         answers = {case.id: answer_of(SimpleNamespace(adapters=right), case) for case in problem.cases}
         assert [judgement(case, answers[case.id]) for case in problem.cases] == [None] * len(problem.cases)
         assert name(problem, answers, set()) is None
+
+
+def test_stored_public_answers_earn_nothing():
+    """A submission that knows the merges of all public corpora by heart, and RoPE's public output."""
+
+    def run_train_bpe(input_path, vocab_size, special_tokens):
+        text = Path(input_path).read_text()
+        name = next((name for name, case in CASES.items() if case.text == text), "english")
+        merges = expected_merges(name)[: vocab_size - 256 - len(special_tokens)]
+        tokens = [bytes([b]) for b in range(256)] + [a + b for a, b in merges] + [s.encode() for s in special_tokens]
+        return dict(enumerate(tokens)), merges
+
+    stored = load("model_rope")["outputs"]["rope"]
+    memory = SimpleNamespace(run_train_bpe=run_train_bpe, run_rope=lambda **_: stored)
+    for problem in load_suite("basics", secret=b"5", only=["train_bpe", "rope"]).problems:
+        for case in problem.cases:
+            assert judgement(case, answer_of(SimpleNamespace(adapters=memory), case)) is not None, case.id
 
 
 def test_a_mistake_outside_the_bank_has_no_name():

@@ -90,7 +90,7 @@ def test_each_threat_loses_its_own_problem_only(submission, tmp_path, monkeypatc
     tier = choose_tier("auto")
     threats = [name for name in THREATS if tier != "process" or name not in NEED_NAMESPACE]
     suite = Suite("basics", [p for name in threats for p in (problem(name), problem("honest"))], "0")
-    limits = Limits(case_s=8, memory_mb=900, processes=3, file_mb=8)
+    limits = Limits(case_s=10, memory_mb=900, processes=3, file_mb=8)
     report = grade(submission, suite, tier=tier, limits=limits, out=tmp_path / "report.json")
     assert report.gradable and report.isolation_tier == tier
     for name, attacked, honest in zip(threats, report.slugs[::2], report.slugs[1::2], strict=True):
@@ -101,6 +101,18 @@ def test_each_threat_loses_its_own_problem_only(submission, tmp_path, monkeypatc
         assert attacked.points == (1 if status == "passed" else 0), (name, case)
         assert honest.points == 1, (name, honest)
     assert processes_with("cs336-orphan") == []
+
+
+def test_nothing_of_one_submission_reaches_the_next_and_the_score_is_the_same(submission):
+    """In the process tier /tmp is shared, so only the folder of the problem is clean there."""
+    tier, limits = choose_tier("auto"), Limits(case_s=8, file_mb=8)
+    suite = Suite("basics", [problem("leaves_file"), problem("honest"), problem("returns_nan")], "0")
+    again = Suite("basics", [problem("finds_left_file"), *suite.problems], "0")
+    first, second = (grade(submission, each, tier=tier, limits=limits) for each in (suite, again))
+    if tier != "process":
+        assert second.slugs[0].cases[0].message == "values differ"
+    told = [[(case.status, case.message) for result in r.slugs for case in result.cases] for r in (first, second)]
+    assert told[0] == told[1][1:] and first.submission_sha256 == second.submission_sha256
 
 
 def test_an_error_of_the_judge_is_the_graders_own(submission):

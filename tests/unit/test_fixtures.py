@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ..assertions import assert_close
-from ..fixtures import alignment_files, bpe_cases, model_files
+from ..fixtures import alignment_files, bpe_cases, grpo_steps, model_files
 from ..fixtures.texts import END_OF_TEXT, documents, english_text, tokenizer_corpus
 from ..fixtures.tokenizer_files import load_vocab_and_merges
 from ..naive_bpe import naive_train_bpe
@@ -58,3 +58,13 @@ def test_alignment_files_are_reproducible():
             assert set(stored.files) == set(content)
             for key in stored.files:
                 assert_close(stored[key], content[key], atol=1e-6, hint=f"{name} holds another {key}; run its script")
+
+
+def test_grpo_steps_are_reproducible():
+    pytest.importorskip("transformers")
+    stored, made = json.loads(grpo_steps.FILE.read_text()), grpo_steps.make()
+    assert stored.keys() == made.keys()
+    for name, step in made.items():
+        assert_close(stored[name]["loss"], step["loss"], atol=1e-9, hint=name)
+        for weight, numbers in step["weights"].items():
+            assert_close(stored[name]["weights"][weight], numbers, atol=1e-9, hint=f"{name}, {weight}")

@@ -13,15 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from . import drivers, kernel_drivers, parallel_drivers, scaling_drivers
+from . import alignment_drivers, data_drivers, drivers, kernel_drivers, parallel_drivers, scaling_drivers
 
-DRIVERS = drivers.DRIVERS | kernel_drivers.DRIVERS | parallel_drivers.DRIVERS | scaling_drivers.DRIVERS
+MODULES = (drivers, kernel_drivers, parallel_drivers, scaling_drivers, data_drivers, alignment_drivers)
+DRIVERS = {name: driver for module in MODULES for name, driver in module.DRIVERS.items()}
 
 
 def prepare() -> None:
     """Without a GPU, let Triton kernels run in its interpreter; to be called before anything imports Triton."""
     import torch
 
+    os.environ.setdefault(
+        "PYTORCH_NVML_BASED_CUDA_CHECK", "1"
+    )  # looks without starting CUDA, which forks do not survive
     if not torch.cuda.is_available():
         os.environ.setdefault("TRITON_INTERPRET", "1")
         os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # 3.9 warns when it is not set

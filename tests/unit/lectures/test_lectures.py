@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import multiprocessing
 import os
 import re
-import subprocess
+import runpy
 import sys
+import traceback
+import warnings
 from pathlib import Path
 
 import jsonschema
@@ -17,6 +22,7 @@ from lectures.cli import notes, run
 from lectures.pages.page import make_page
 from lectures.recording import session
 from lectures.recording.session import all_lectures, record
+from tests.processes import PRELOADED
 
 ROOT = Path(__file__).parents[3]
 LECTURES = all_lectures()
@@ -39,15 +45,37 @@ def test_a_recorded_lecture_is_whole_and_small(path, tmp_path):
     assert not re.search(r'(?:src|href|url\()\s*=?\s*["\']?https?://[^"\']*\.(?:js|css|woff2?|png|jpg|svg)', html)
 
 
-@pytest.mark.slow
+def run_plainly(path: Path, sender) -> None:
+    """As `python lecture.py` does, in a process that has torch already; sends what it printed, or its error."""
+    import torch
+
+    torch.set_num_threads(1)
+    warnings.simplefilter("error", SyntaxWarning)
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):
+            runpy.run_path(str(path), run_name="__main__")
+        sender.send(printed.getvalue())
+    except BaseException:
+        sender.send(traceback.format_exc())
+
+
 @pytest.mark.parametrize("path", LECTURES, ids=lambda path: path.stem)
 def test_a_lecture_runs_plainly(path):
-    result = subprocess.run(
-        [sys.executable, "-W", "error::SyntaxWarning", str(path)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=seconds_allowed(4),
-    )  # fmt: skip
-    assert (result.returncode, result.stdout) == (0, ""), result.stderr
+    context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
+    if sys.platform != "win32":
+        context.set_forkserver_preload(PRELOADED)
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=run_plainly, args=(path, sender))
+    process.start()
+    sender.close()
+    try:
+        assert receiver.poll(seconds_allowed(4)), "no end"
+        assert receiver.recv() == ""
+    finally:
+        process.join(10)
+        process.kill()
+        process.join()
 
 
 @pytest.mark.parametrize("path", LECTURES, ids=lambda path: path.stem)

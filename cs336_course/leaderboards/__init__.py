@@ -1,0 +1,1 @@
+"""Leaderboards whose rows are measured, not claimed. Read first: `board.py`."""
