@@ -23,9 +23,7 @@ def prepare() -> None:
     """Without a GPU, let Triton kernels run in its interpreter; to be called before anything imports Triton."""
     import torch
 
-    os.environ.setdefault(
-        "PYTORCH_NVML_BASED_CUDA_CHECK", "1"
-    )  # looks without starting CUDA, which forks do not survive
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # else the look below starts CUDA: no fork survives it
     if not torch.cuda.is_available():
         os.environ.setdefault("TRITON_INTERPRET", "1")
         os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # 3.9 warns when it is not set
