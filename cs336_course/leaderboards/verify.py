@@ -27,7 +27,7 @@ from cs336_course.leaderboards.evidence_folder import difference
 from cs336_course.leaderboards.judges.judging import JUDGES, PUBLIC_SECRET, Half, Judging
 from cs336_course.leaderboards.reference import reference_code
 from cs336_course.leaderboards.run_checks import check_run
-from cs336_course.leaderboards.verification import PASSED, Measurement, Verification, verdict_of
+from cs336_course.leaderboards.verification import PASSED, Measurement, Verdict, Verification, verdict_of
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,8 @@ def _written(
     entry: Entry, options: Options, refused: str, measured: Measurement | None, tier: str, board: Board | None = None
 ) -> Verification:
     """The verification with its verdict."""
-    verdict, reason = "rejected", refused
+    verdict: Verdict = "rejected"
+    reason = refused
     if measured is not None and board is not None:
         verdict, reason = verdict_of(board, entry.claimed, measured)
     return Verification(

@@ -69,7 +69,7 @@ def train(folder: Path, seed: int, out: Path = Path("run")) -> dict[str, bytes]:
     learnt.save(tokenizer)
     for split in ("train", "valid"):
         nats = known_nats(data / f"{split}.txt")
-        facts = {} if nats is None else {"nats": nats}
+        facts: dict[str, Any] = {} if nats is None else {"nats": nats}
         encode_file(learnt, data / f"{split}.txt", data / f"{split}.bin", **facts)
     given = {"train_tokens": data / "train.bin", "valid_tokens": data / "valid.bin", "tokenizer": tokenizer}
     paths = {name: str(path.resolve()) for name, path in given.items()}
