@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cs336_basics.runs.command_line import parse, print_result
-from cs336_basics.runs.report import Paragraph, Preformatted, Report, Section, Table, write_report
+from cs336_basics.runs.report import Cell, Paragraph, Preformatted, Report, Section, Table, write_report
 from cs336_course.grading.staging import SubmissionError, stage
 
 NOISE_TOKENS, GUARANTEED_TOKENS = 20, 25
@@ -125,7 +125,7 @@ def _copydetect() -> Any:
 
 def report(pairs: Sequence[Pair], refused: dict[str, str]) -> Report:
     """The page for staff."""
-    rows: list[list[str | int | float | Paragraph | None]] = [
+    rows: list[list[Cell]] = [
         [pair.one, pair.other, f"{pair.share_one:.0%}", f"{pair.share_other:.0%}", pair.tokens] for pair in pairs
     ]  # fmt: skip
     page = Report("Similar submissions", [

@@ -106,7 +106,7 @@ def gradients_through_depth():
     curves = {f"{norm}-norm": list(enumerate(sizes[norm][-1], 1)) for norm in sizes}
     assert all(0.5 < ratio < 20 for ratio in pre + post)
     plot(
-        plot_overlaid_curves(curves, xlabel="block", ylabel="gradient, last block = 1", logarithmic=True),
+        plot_overlaid_curves(curves, xlabel="block", ylabel="gradient, last block = 1"),
         alt="Gradient of each of 32 blocks for pre- and post-norm: both stay within a factor of ten of the last block.",
     )
     text("""

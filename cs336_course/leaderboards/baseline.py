@@ -114,7 +114,7 @@ def make_baseline(board: Board, division: Division, scratch: Path, say: Callable
 def filtered_documents(division: Division, scratch: Path) -> Path:
     """The crawl through the data package's pipeline; a folder with documents.jsonl."""
     from cs336_basics.runs.config import load_config
-    from cs336_data.document_files import read_lines
+    from cs336_data.document_files import from_line, is_document_file, read_lines
     from cs336_data.filter_for_model import FilterForModelConfig
     from cs336_data.pipeline import run_pipeline
     from cs336_data.synthetic_crawl.crawl import write_crawl
@@ -129,8 +129,12 @@ def filtered_documents(division: Division, scratch: Path) -> Path:
         execution=replace(shipped.pipeline.execution, workers=1),
     )  # fmt: skip
     run_pipeline(pipeline, scratch / "data", progress=False)
-    texts = [json.loads(line)["text"] for path in sorted((scratch / "data" / "documents").iterdir())
-             for line in read_lines(path)]  # fmt: skip
+    paths = sorted(path for path in (scratch / "data" / "documents").iterdir() if is_document_file(path))
+    texts = [
+        from_line(line, path=path, number=number).text
+        for path in paths
+        for number, line in enumerate(read_lines(path), 1)
+    ]
     with atomic_write(scratch / "artifacts" / "documents.jsonl", "w") as file:
         file.writelines(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
     return scratch / "artifacts"

@@ -149,7 +149,7 @@ class Close(_Folder):
 
 def list_(argv: list[str]) -> None:
     """`cs336 leaderboard list`."""
-    o = parse(List, argv, "leaderboard list", example="leaderboard list")
+    o = parse(List, argv, "leaderboard list", example="leaderboard list --json")
     from cs336_course.leaderboards.board import load_boards
     from cs336_course.leaderboards.standings import standings
 

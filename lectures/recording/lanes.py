@@ -32,7 +32,7 @@ from lectures.recording.statements import read_statements
 COLLECTIVES = (
     "all_reduce", "all_gather", "all_gather_into_tensor", "all_gather_object", "reduce_scatter", "broadcast",
     "reduce_scatter_tensor", "reduce", "scatter", "gather", "barrier", "all_to_all", "all_to_all_single",
-    "broadcast_object_list",
+    "broadcast_object_list", "all_gather_single", "reduce_scatter_single",
 )  # fmt: skip
 SECONDS = 60
 
@@ -143,7 +143,7 @@ def watch_messages(recorder: Any) -> list[tuple[str, int]]:
 
         return call
 
-    for name in COLLECTIVES:
+    for name in filter(functools.partial(hasattr, dist), COLLECTIVES):  # the last two are new in torch 2.13
         setattr(dist, name, watched(getattr(dist, name), "all", None))
     for name, kind, peer in (
         ("send", "send", "dst"),

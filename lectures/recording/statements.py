@@ -191,20 +191,23 @@ def header_end(node: ast.stmt) -> int:
 def _attach_directives(result: SourceFile) -> None:
     """Give each statement the directives in the comments on its lines."""
     for token in tokenize.generate_tokens(io.StringIO(result.source).readline):
-        comment = token.string.lstrip("#").strip()
-        if token.type != tokenize.COMMENT or "@" not in comment:
-            continue
-        line = token.start[0]
-        owner = _owner(result, line)
-        for word, rest in re.findall(r"(?:^|(?<=\s))@([A-Za-z_]\w*)([^@]*)", comment):
-            if word not in DIRECTIVES:
-                if comment.startswith("@"):
-                    known = ", ".join(f"@{name}" for name in DIRECTIVES)
-                    result.problems.append(Problem(result.path, line, f"unknown directive @{word}; there are {known}"))
-            elif owner is None:
-                result.problems.append(Problem(result.path, line, f"@{word} stands on a line without a statement"))
-            else:
-                _apply(result, owner, word, rest.replace(",", " ").split(), line)
+        if token.type == tokenize.COMMENT:
+            for comment in token.string.split("#"):  # "# @inspect x  # fmt: skip" is two
+                _attach(result, comment.strip(), token.start[0])
+
+
+def _attach(result: SourceFile, comment: str, line: int) -> None:
+    """Note the directives of one comment."""
+    owner = _owner(result, line)
+    for word, rest in re.findall(r"(?:^|(?<=\s))@([A-Za-z_]\w*)([^@]*)", comment):
+        if word not in DIRECTIVES:
+            if comment.startswith("@"):
+                known = ", ".join(f"@{name}" for name in DIRECTIVES)
+                result.problems.append(Problem(result.path, line, f"unknown directive @{word}; there are {known}"))
+        elif owner is None:
+            result.problems.append(Problem(result.path, line, f"@{word} stands on a line without a statement"))
+        else:
+            _apply(result, owner, word, rest.replace(",", " ").split(), line)
 
 
 def _owner(result: SourceFile, line: int) -> Statement | None:

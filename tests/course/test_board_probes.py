@@ -164,8 +164,18 @@ def test_wrong_attention_is_caught(talk, mode, probe):
 
 
 def test_a_patched_timer_is_caught(talk):
-    found = judge(talk, "attention-time", "patches_timer", **{**SHAPE, "tokens": 300})
+    """A busy machine may hide it once; what the probe says of given times is the next test."""
+    for _ in range(4):
+        found = judge(talk, "attention-time", "patches_timer", **{**SHAPE, "tokens": 400})
+        if "clock" in found.failed:
+            break
     assert "patched timer" in found.failed["clock"]
+
+
+def test_time_that_passes_outside_of_the_clock_is_noticed():
+    reference = Timed([0.040] * 20, [0.042] * 20)
+    assert "patched timer" in clock_probe(Timed([0.001] * 20, [0.050] * 20), reference)
+    assert clock_probe(Timed([0.030] * 20, [0.033] * 20), reference) == PASSED
 
 
 STEP = {"vocab_size": 50, "context_length": 16, "d_model": 16, "num_layers": 1, "num_heads": 2, "d_ff": 32, "batch_size": 2,

@@ -138,7 +138,7 @@ def _judge_log_probs(inputs: dict[str, Any], answer: Answer) -> str | None:
         return wrong
     if answer.get("gradient") is None:
         return "log_probs carry no gradient"
-    gradient = 0
+    gradient = np.zeros(())
     for (ids, labels), weight in zip(rows, inputs["weight"].astype(np.float64), strict=True):
         p = np.exp(tiny.log_softmax(tiny.logits(model, ids)))
         errors = (np.eye(p.shape[1])[labels] - p) * weight[:, None]

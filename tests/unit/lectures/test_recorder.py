@@ -48,6 +48,15 @@ def test_a_call_over_several_lines_is_one_step_and_its_directives_count(record_s
     assert trace.history("x") == [2] and trace.history("y") == [2]
 
 
+def test_directives_stand_beside_other_comments(record_source):
+    trace = record_source("""
+        def main():
+            x = 1  # @inspect x  # fmt: skip
+            y = 2  # noqa  # @inspect y
+    """)
+    assert trace.problems == [] and trace.history("x") == [1] and trace.history("y") == [2]
+
+
 def test_a_hash_in_a_string_is_no_comment(record_source):
     trace = record_source('''
         def main():
