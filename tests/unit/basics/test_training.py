@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from cs336_basics import training, training_loss
+from cs336_basics import training, training_loss, training_strategy
 from cs336_basics.checkpoint import load_state
 from cs336_basics.evaluation import evaluate_documents, evaluate_windows
 from cs336_basics.model import TransformerLM
@@ -122,7 +122,7 @@ def test_accumulated_gradients_are_the_mean_of_their_parts(make_config, tmp_path
         return torch.zeros(())
 
     monkeypatch.setattr(training, "get_batch", recording)
-    monkeypatch.setattr(training, "clip_gradient", spy)
+    monkeypatch.setattr(training_strategy, "clip_gradient", spy)
     base = make_config()
     sizes = dataclasses.replace(base.model, attn_pdrop=0.0, residual_pdrop=0.0)
     optimizer = OptimizerConfig(warmup_steps=0)
@@ -209,15 +209,16 @@ class PowerCut(Exception):
 
 
 def break_at(monkeypatch, name: str, call: int) -> None:
-    """Let the `call`-th call of training.<name> fail."""
-    original, calls = getattr(training, name), iter(range(1, 10_000))
+    """Let the `call`-th call of training.<name>, or of the strategy's, fail."""
+    module = training if hasattr(training, name) else training_strategy
+    original, calls = getattr(module, name), iter(range(1, 10_000))
 
     def broken(*arguments: Any, **options: Any) -> Any:
         if next(calls) == call:
             raise PowerCut
         return original(*arguments, **options)
 
-    monkeypatch.setattr(training, name, broken)
+    monkeypatch.setattr(module, name, broken)
 
 
 @pytest.mark.parametrize("steps", [(7,), (13,), (20,), (1,), (7, 13, 20), (29, 30)])
