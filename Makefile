@@ -20,7 +20,7 @@ comma := ,
 empty :=
 space := $(empty) $(empty)
 
-.PHONY: help install dev tour test check bench bench-gpu clean
+.PHONY: help install dev tour test test-all check bench bench-gpu clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
@@ -56,9 +56,12 @@ dev: $(VENV)/.dev  ## the same with the tools for tests and checks
 tour: $(VENV)/.installed  ## the whole course in miniature, trained for real on this machine
 	@$(BIN)/cs336 tour $(ARGS)
 
-test: export OMP_NUM_THREADS ?= 1
-test: $(VENV)/.dev  ## the whole CPU suite, with shape annotations checked
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --timeout 300 -n 2 --dist loadfile \
+test test-all: export OMP_NUM_THREADS ?= 1
+test: SELECTED := -m "not long"
+test: $(VENV)/.dev  ## the CPU suite, with shape annotations checked, without the few tests that are marked long
+test-all: $(VENV)/.dev  ## the same with those
+test test-all:
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --timeout 300 -n 2 --dist loadfile $(SELECTED) \
 	  --jaxtyping-packages=$(subst $(space),$(comma),$(TYPED_MODULES)),beartype.beartype $(ARGS)
 
 check: $(VENV)/.dev  ## lint, format, types, import floors: what has to pass before a pull request

@@ -19,6 +19,7 @@ if (
     os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # 3.9 warns when it is not set
 
 MARKERS = {
+    "long": "many seconds, and another test shows most of it; left out by `make test`, run by `make test-all`",
     "slow": 'more than a few seconds; deselect with -m "not slow"',
     "gpu": "needs a CUDA device",
     "edition2024": "a signature or tolerance of spring 2024 only",

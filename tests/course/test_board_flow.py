@@ -19,6 +19,8 @@ from cs336_course.leaderboards.submission import Material, submit
 from cs336_course.leaderboards.verification import PASSED
 from cs336_course.leaderboards.verify import Options, verify_entry
 
+pytestmark = pytest.mark.long
+
 BOARD = Path(__file__).parents[2] / "boards" / "stories-loss.toml"
 RECIPE = {
     "source": "stories", "documents": 30, "seed": 7, "vocab_size": 300, "tokenizer_chars": 4000,

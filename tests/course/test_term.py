@@ -6,12 +6,15 @@ import csv
 import json
 import shutil
 
+import pytest
+
 from cs336_course.cli import main
 from cs336_course.handouts.generate import ROOT
 
 ONLY = ["--only", "softmax", "rope"]
 
 
+@pytest.mark.long
 def test_a_term(tmp_path, capsys):
     work, inbox = tmp_path / "work", tmp_path / "inbox"
     inbox.mkdir()

@@ -275,6 +275,7 @@ def without_seconds(value):
     return [without_seconds(item) for item in value] if isinstance(value, list) else value
 
 
+@pytest.mark.long
 def test_a_killed_and_interrupted_job_ends_in_the_same_numbers(base, tmp_path, capsys):
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     assert cli.main(arguments(base, straight)) == 0

@@ -108,6 +108,7 @@ def test_course_configs_have_the_course_sizes(year, parameters, tokens, tmp_path
     assert train.tokens_per_step * train.num_steps == pytest.approx(tokens, rel=0.01)
 
 
+@pytest.mark.long  # test_tour.py runs the stage as well
 def test_the_tour_stage_grades_the_pipeline(tmp_path, monkeypatch):
     from cs336_data import filter_for_model, tour_data
 

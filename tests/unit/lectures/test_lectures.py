@@ -60,6 +60,7 @@ def run_plainly(path: Path, sender) -> None:
         sender.send(traceback.format_exc())
 
 
+@pytest.mark.long  # the recorded run makes the same assertions
 @pytest.mark.parametrize("path", LECTURES, ids=lambda path: path.stem)
 def test_a_lecture_runs_plainly(path):
     context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")

@@ -63,6 +63,7 @@ def test_counts_as_weights_are_repeated_runs():
     assert weighted == pytest.approx(fit_parametric(repeated, delta=0.01).law.as_tuple(), rel=1e-2)
 
 
+@pytest.mark.long
 def test_ninety_percent_intervals_hold_the_truth_nine_times_in_ten():
     """60 designs; a binomial 90 % has a standard deviation of 4 %. The full run is benchmarks/bench_coverage.py."""
     hits = coverage(seed=5, num_designs=60, num_resamples=100, noise=0.005)

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import torch
 
 from tests.unit.basics.tiny_run import tiny_config, write_tiny_corpus
@@ -65,6 +66,7 @@ def finish(agent: subprocess.Popen[str]) -> str:
     return errors
 
 
+@pytest.mark.long
 def test_a_killed_worker_is_replaced_and_nothing_is_lost(tmp_path):
     write_tiny_corpus(tmp_path)
     for name in ("straight", "killed"):

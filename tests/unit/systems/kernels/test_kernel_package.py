@@ -33,8 +33,10 @@ def python(*arguments: str, **environment: str) -> str:
     ("capability", "kernel"),
     [
         (90, "flash_forward d=64 bf16 causal"), (90, "flash_backward_one_pass d=64 bf16 causal"),
-        (90, "rms_norm_backward width=4096"), (90, "cross_entropy"),
-        (80, "flash_forward d=64 bf16 causal"), (100, "cross_entropy_forward"),
+        *(pytest.param(capability, kernel, marks=pytest.mark.long) for capability, kernel in (
+            (90, "rms_norm_backward width=4096"), (90, "cross_entropy"), (80, "flash_forward d=64 bf16 causal"),
+            (100, "cross_entropy_forward"),
+        )),
     ],
 )  # fmt: skip
 def test_kernels_compile_for_a_gpu_that_is_not_here(capability, kernel, require, tmp_path):
