@@ -187,6 +187,12 @@ def quiz(question: str, answer: str, **values: float | str) -> None:
                   values=dict(values)))  # fmt: skip
 
 
+def needs(what: str, recorded: str = "") -> None:
+    """Stands where a machine cannot run a branch: what it lacks, and what was recorded on another, with its date."""
+    text("**Needs {what}**, which the machine that made this page lacks. {recorded}", what=what,
+         recorded=f"Recorded elsewhere: {recorded}" if recorded else "Nothing is recorded yet.")  # fmt: skip
+
+
 def exercise(
     task: str, *, function: Callable[..., Any] | type | None = None, test: str = "", **values: float | str
 ) -> None:

@@ -57,6 +57,23 @@ def test_directives_stand_beside_other_comments(record_source):
     assert trace.problems == [] and trace.history("x") == [1] and trace.history("y") == [2]
 
 
+def test_a_branch_that_the_machine_lacks_is_told(record_source):
+    trace = record_source("""
+        from lectures.content import needs, text
+        def main():
+            for result in ("", "5 ms on a chip, 2026-11-22"):
+                if len(result) > 99:
+                    text("run")
+                else:
+                    needs("a GPU", recorded=result)
+    """)
+    said = "**Needs a GPU**, which the machine that made this page lacks."
+    assert trace.texts() == [
+        f"{said} Nothing is recorded yet.",
+        f"{said} Recorded elsewhere: 5 ms on a chip, 2026-11-22",
+    ]
+
+
 def test_a_hash_in_a_string_is_no_comment(record_source):
     trace = record_source('''
         def main():
