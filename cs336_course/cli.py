@@ -221,7 +221,7 @@ class Tour:
     out: Path | None = None
     """directory of the tour; runs/tour by default, runs/tour-quick with --quick"""
     quick: bool = False
-    """at most 90 seconds instead of 10 minutes, for a worse model"""
+    """a small tour that ends much sooner, with a worse model"""
     device: str = "auto"
     """cpu, cuda, mps, or auto: a GPU where there is one"""
     seed: int = 0

@@ -17,7 +17,7 @@ from cs336_systems.parallel.fsdp import FSDP
 from cs336_systems.parallel.pipeline_parallel import Pipeline
 from cs336_systems.parallel.sharded_optimizer import ShardedOptimizer
 from cs336_systems.parallel.tensor_parallel import ColumnParallelLinear, RowParallelLinear, tensor_parallel
-from lectures.content import Reference, exercise, plot, quiz, spawn, text
+from lectures.content import Reference, exercise, needs, plot, quiz, spawn, text
 
 LI = Reference(title="PyTorch Distributed: Experiences on Accelerating Data Parallel Training", date="2020",
                authors=["Shen Li", "Yanli Zhao"], url="https://arxiv.org/abs/2006.15704")  # fmt: skip
@@ -408,8 +408,9 @@ def on_gpus():
             bandwidth* of a large all-reduce with the table above.
         """, n=num_gpus)  # fmt: skip
     else:
+        needs("two GPUs")
         text("""
-            **Needs two GPUs**; the machine that made this page has {n}, so nothing is measured here. With GPUs, `cs336
+            With GPUs (here: {n}), `cs336
             systems collectives --backends nccl` prints the same table as for gloo. Two things change: name the device
             of each rank (`torch.cuda.set_device(rank)`) before anything else, and synchronize before you read a clock,
             because kernels are only *queued* when a call returns.

@@ -183,31 +183,23 @@ def _importance() -> list[Misconception]:
     def entry(kind: str, how: str, says: str, example: str) -> Misconception:
         def run(raw_rewards_or_advantages: Tensor, policy_log_probs: Tensor, importance_reweighting_method: str = "none", old_log_probs: Any = None,
                 cliprange: Any = None, response_mask: Any = None) -> Any:  # fmt: skip
-            found = ratio_loss(
-                raw_rewards_or_advantages,
-                policy_log_probs,
-                importance_reweighting_method,
-                old_log_probs,
-                cliprange,
-                response_mask,
-                how,
-            )
+            given = (importance_reweighting_method, old_log_probs, cliprange, response_mask)
+            found = ratio_loss(raw_rewards_or_advantages, policy_log_probs, *given, how)
             return found if how == "no-metadata" else (found, {})
 
         return wrong(f"compute_policy_gradient_loss_{kind}", how, says, example, run_compute_policy_gradient_loss=run)
 
-    one, up, row = (
-        "one token with log-prob -1 and advantage 2: the loss is 2",
-        "ratio 1.5, advantage 1, clip 0.2: -1.2",
-        "a row with two tokens of the response",
-    )
-    flat = (
-        "columns",
-        "advantages of shape (batch,) are applied to columns",
-        "two rows of two tokens with advantages of shape (2,)",
-    )
+    kinds = _importance_mistakes()
+    return [entry(kind, *mistake) for kind, mistakes in kinds.items() for mistake in mistakes]
+
+
+def _importance_mistakes() -> dict[str, Mistakes]:
+    """How, what it says and an example, by kind of importance weight."""
+    one, up = "one token with log-prob -1 and advantage 2: the loss is 2", "ratio 1.5, advantage 1, clip 0.2: -1.2"
+    row, apart = "a row with two tokens of the response", "two rows of two tokens with advantages of shape (2,)"
+    flat = ("columns", "advantages of shape (batch,) are applied to columns", apart)
     plain = ("no-metadata", "the loss is returned without metadata", one)
-    kinds: dict[str, Mistakes] = {
+    return {
         "on_policy": (
             flat, plain,
             ("sign", "the sign is turned round", one),
@@ -246,7 +238,6 @@ def _importance() -> list[Misconception]:
             ("sign", "the sign is turned round", up),
         ),
     }  # fmt: skip
-    return [entry(kind, *mistake) for kind, mistakes in kinds.items() for mistake in mistakes]
 
 
 def aggregated(x: Tensor, mask: Tensor, normalization: str, constant: float | None, how: str = "") -> Tensor:
