@@ -15,7 +15,8 @@ from sqlalchemy.orm import Session
 
 from cs336_scaling.budget import budget_summary, lock_user, used_ms
 from cs336_scaling.config import Settings
-from cs336_scaling.db.engine import SessionFactory, writing
+from cs336_scaling.db.engine import SessionFactory
+from cs336_scaling.db.group_commit import write_together
 from cs336_scaling.db.tables import EventLogTable, ExperimentTable
 from cs336_scaling.schemas.events import QueuedEvent
 from cs336_scaling.schemas.experiment import BudgetSummary, QueuedExperimentStatus, SubmitResponse
@@ -55,7 +56,8 @@ def submit(
     Raises:
         InsufficientBudget, DuplicateExperiment, IdempotencyKeyReused, QueueFull: in this order; nothing was charged.
     """
-    with writing(factory) as session:
+
+    def reserve(session: Session) -> SubmitResponse:
         lock_user(session, sunet_id)
         known = _of_idempotency_key(session, sunet_id, idempotency_key)
         if known is not None and known.training_config_unique_id != config.unique_id:
@@ -63,6 +65,8 @@ def submit(
         experiment = known or _enqueue(session, settings, sunet_id, config, idempotency_key)
         summary = budget_summary(session, sunet_id, total_seconds=settings.total_budget_seconds)
         return SubmitResponse(experiment_id=experiment.id, budget_summary=summary)
+
+    return write_together(factory, reserve)
 
 
 def _enqueue(
