@@ -33,8 +33,8 @@ def learner_of(request: Request, key: str) -> str | None:
     Raises:
         TooManyRequests: of this learner, or of guesses from this address.
     """
-    with request.app.state.sessions() as session:
-        sunet_id = session.scalars(LEARNER, {"key_hash": hash_key(key)}).first()
+    with request.app.state.engine.connect() as connection:
+        sunet_id = connection.scalars(LEARNER, {"key_hash": hash_key(key)}).first()
     address = request.client.host if request.client else "unknown"
     wait = request.app.state.limiter.wait_seconds(f"key {sunet_id}" if sunet_id is not None else f"address {address}")
     if wait:

@@ -3,7 +3,7 @@
     POST /submit   GET /budget   GET /experiments   GET /experiment/{id}   POST, GET /final_submission
 
 The learner is named by the header X-API-Key; errors are {"detail": ...}. A status is the request made most often: it is
-answered from the stored text, by a statement that is put together once. Read next: `../scheduler/submissions.py`.
+answered from the stored text, by a statement that is put together once, without a session. Read next: `../scheduler/submissions.py`.
 """
 
 from __future__ import annotations
@@ -77,15 +77,15 @@ async def budget(request: Request, learner: Learner) -> BudgetSummary:
 
 
 def _budget(request: Request, learner: str) -> BudgetSummary:
-    with request.app.state.sessions() as session:
-        return budget_summary(session, learner, total_seconds=request.app.state.settings.total_budget_seconds)
+    with request.app.state.engine.connect() as connection:
+        return budget_summary(connection, learner, total_seconds=request.app.state.settings.total_budget_seconds)
 
 
 @router.get("/experiments", response_model=list[ExperimentResponse])
 def list_experiments(request: Request, learner: Learner) -> Response:
     """The learner's experiments, oldest first."""
-    with request.app.state.sessions() as session:
-        rows = session.execute(EXPERIMENTS, {"learner": learner})
+    with request.app.state.engine.connect() as connection:
+        rows = connection.execute(EXPERIMENTS, {"learner": learner})
         texts = [_as_text(*row[:3]) for row in rows]
     return Response(f"[{','.join(texts)}]", media_type="application/json")
 
@@ -103,8 +103,8 @@ async def get_experiment(request: Request, learner: Learner, experiment_id: int)
 def _stored(request: Request, learner: str, number: int) -> Row[tuple[int, str, str, str | None]] | None:
     if not 0 < number <= MAX_ID:
         return None
-    with request.app.state.sessions() as session:
-        return session.execute(EXPERIMENT, {"learner": learner, "number": number}).first()
+    with request.app.state.engine.connect() as connection:
+        return connection.execute(EXPERIMENT, {"learner": learner, "number": number}).first()
 
 
 @router.post("/final_submission")
