@@ -33,7 +33,7 @@ def learner_of(request: Request, key: str) -> str | None:
     Raises:
         TooManyRequests: of this learner, or of guesses from this address.
     """
-    with request.app.state.engine.connect() as connection:
+    with request.app.state.reads.connect() as connection:
         sunet_id = connection.scalars(LEARNER, {"key_hash": hash_key(key)}).first()
     address = request.client.host if request.client else "unknown"
     wait = request.app.state.limiter.wait_seconds(f"key {sunet_id}" if sunet_id is not None else f"address {address}")

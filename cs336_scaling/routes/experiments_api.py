@@ -77,14 +77,14 @@ async def budget(request: Request, learner: Learner) -> BudgetSummary:
 
 
 def _budget(request: Request, learner: str) -> BudgetSummary:
-    with request.app.state.engine.connect() as connection:
+    with request.app.state.reads.connect() as connection:
         return budget_summary(connection, learner, total_seconds=request.app.state.settings.total_budget_seconds)
 
 
 @router.get("/experiments", response_model=list[ExperimentResponse])
 def list_experiments(request: Request, learner: Learner) -> Response:
     """The learner's experiments, oldest first."""
-    with request.app.state.engine.connect() as connection:
+    with request.app.state.reads.connect() as connection:
         rows = connection.execute(EXPERIMENTS, {"learner": learner})
         texts = [_as_text(*row[:3]) for row in rows]
     return Response(f"[{','.join(texts)}]", media_type="application/json")
@@ -103,7 +103,7 @@ async def get_experiment(request: Request, learner: Learner, experiment_id: int)
 def _stored(request: Request, learner: str, number: int) -> Row[tuple[int, str, str, str | None]] | None:
     if not 0 < number <= MAX_ID:
         return None
-    with request.app.state.engine.connect() as connection:
+    with request.app.state.reads.connect() as connection:
         return connection.execute(EXPERIMENT, {"learner": learner, "number": number}).first()
 
 

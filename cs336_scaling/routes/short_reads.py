@@ -20,6 +20,6 @@ T = TypeVar("T")
 
 async def read_shortly(request: Request, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """read(*args, **kwargs), wherever that is cheaper."""
-    if request.app.state.engine.dialect.name == "sqlite":
+    if request.app.state.reads.dialect.name == "sqlite":
         return read(*args, **kwargs)
     return await run_in_threadpool(read, *args, **kwargs)
