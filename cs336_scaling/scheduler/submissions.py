@@ -102,4 +102,6 @@ def _enqueue(
     session.flush()
     logged = {"experiment_id": experiment.id, "event": QueuedEvent(), "created_at": now}
     session.execute(insert(EventLogTable.__table__), logged)
-    return SubmitResponse(experiment_id=experiment.id, budget_summary=summary_of(used + cost, total_seconds=total_seconds))
+    return SubmitResponse(
+        experiment_id=experiment.id, budget_summary=summary_of(used + cost, total_seconds=total_seconds)
+    )
