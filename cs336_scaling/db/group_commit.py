@@ -21,8 +21,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import Session
 
 from cs336_scaling.db.engine import SessionFactory, writing
 
@@ -39,7 +39,7 @@ class _Line:
 
 @dataclass(frozen=True)
 class _Caller:
-    work: Callable[[Session], Any]
+    work: Callable[[Connection], Any]
     verdict: Future[Any] = field(default_factory=Future)
 
 
@@ -48,12 +48,12 @@ def _line(url: str) -> _Line:
     return _Line()
 
 
-def write_together(factory: SessionFactory, work: Callable[[Session], T]) -> T:
+def write_together(factory: SessionFactory, work: Callable[[Connection], T]) -> T:
     """Do `work` in a transaction that may be shared; returns its result when it is committed.
 
     Args:
         factory: of the database.
-        work: reads and writes through the session it is given; must not commit.
+        work: reads and writes through the connection it is given; must not commit.
 
     Raises:
         Exception: whatever `work` raises, its writes undone; or the database's error, nothing of the group written.
@@ -61,7 +61,7 @@ def write_together(factory: SessionFactory, work: Callable[[Session], T]) -> T:
     url = factory.kw["bind"].url
     if url.get_backend_name() != "sqlite":
         with writing(factory) as session:
-            return work(session)
+            return work(session.connection())
     line, caller = _line(str(url)), _Caller(work)
     line.waiting.append(caller)
     with line.leader:
@@ -74,8 +74,9 @@ def _commit(group: list[_Caller], factory: SessionFactory) -> None:
     verdicts = []
     try:
         with writing(factory) as session:
+            connection = session.connection()
             for caller in group:
-                verdicts.append(_attempt(session, caller.work))
+                verdicts.append(_attempt(connection, caller.work))
     except Exception as error:
         for caller in group:
             caller.verdict.set_exception(error)
@@ -87,11 +88,11 @@ def _commit(group: list[_Caller], factory: SessionFactory) -> None:
             caller.verdict.set_exception(refusal)
 
 
-def _attempt(session: Session, work: Callable[[Session], Any]) -> tuple[Any, Exception | None]:
+def _attempt(connection: Connection, work: Callable[[Connection], Any]) -> tuple[Any, Exception | None]:
     """(result, None) or (None, why not), with everything undone that this work wrote."""
     try:
-        with session.begin_nested():
-            return work(session), None
+        with connection.begin_nested():
+            return work(connection), None
     except DBAPIError:
         raise
     except Exception as refusal:

@@ -64,7 +64,7 @@ class KillableService:
         (self.folder / "jobs").mkdir(exist_ok=True)
         environment = {
             **os.environ, "PYTHONPATH": str(ROOT), "DB_ENV": "dev", "DATABASE_URL_DEV": self.url,
-            "INTERNAL_API_KEY": "secret", "API_BASE_URL": self.base, "LEASE_SECONDS": "20", "MAX_ATTEMPTS": "1000",
+            "INTERNAL_API_KEY": "secret", "API_BASE_URL": self.base, "LEASE_SECONDS": "8", "MAX_ATTEMPTS": "1000",
             "RUNS_DIR": str(self.folder / "jobs"), "TRAIN_TOKENS": "unused", "VALID_TOKENS": "unused",
             "MAX_CONCURRENT_WORKERS": "3", "EXECUTOR": "local",
         }  # fmt: skip
