@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from cs336_scaling.db.engine import SessionFactory, writing
 
@@ -77,7 +77,7 @@ def _commit(group: list[_Caller], factory: SessionFactory) -> None:
             connection = session.connection()
             for caller in group:
                 verdicts.append(_attempt(connection, caller.work))
-    except Exception as error:
+    except BaseException as error:  # whatever it is, those who wait have to hear of it
         for caller in group:
             caller.verdict.set_exception(error)
         return
@@ -93,7 +93,7 @@ def _attempt(connection: Connection, work: Callable[[Connection], Any]) -> tuple
     try:
         with connection.begin_nested():
             return work(connection), None
-    except DBAPIError:
-        raise
-    except Exception as refusal:
-        return None, refusal
+    except Exception as error:
+        if isinstance(error, DBAPIError) and not isinstance(error, IntegrityError):
+            raise  # the database failed, not this work
+        return None, error

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 from sqlalchemy import event, insert
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from cs336_scaling import db
 from cs336_scaling.admin import give_new_key
+from cs336_scaling.db import group_commit
 from cs336_scaling.db.engine import writing
 from cs336_scaling.db.group_commit import write_together
 from cs336_scaling.db.tables import UserTable
 from tests.unit.scaling_service.configs import body_of
+from tests.unit.scaling_service.kill_harness import wait_until
 
 
 def learners(service) -> list[str]:
@@ -40,21 +41,29 @@ def enter(name: str, then: Exception | None = None):
 
 
 def together(service, works: list) -> list:
-    """Run while another writer holds the database, so that all but the first leader line up; results or exceptions."""
+    """Results or exceptions of works of which the first leads a group of its own, and all others one group."""
+    line = group_commit._line(str(db.get_engine().url))
+    grouped = service.url.startswith("sqlite")
     with ThreadPoolExecutor(len(works)) as pool:
-        with writing(service.sessions):
-            calls = [pool.submit(write_together, service.sessions, work) for work in works]
-            threading.Event().wait(0.3)
+        with writing(service.sessions):  # nobody else can begin
+            calls = [pool.submit(write_together, service.sessions, works[0])]
+            if grouped:
+                wait_until(lambda: line.leader.locked() and not line.waiting, "the first to lead")
+            calls += [pool.submit(write_together, service.sessions, work) for work in works[1:]]
+            if grouped:
+                wait_until(lambda: len(line.waiting) == len(works) - 1, "the others to line up")
         return [call.exception() or call.result() for call in calls]
 
 
 def test_a_refusal_is_undone_alone(service):
+    service.add_user("f")
     refusal = ValueError("no")
-    works = [enter("a"), enter("b", refusal), enter("c"), enter("d", KeyError("d")), enter("e")]
-    first, second, third, fourth, fifth = together(service, works)
-    assert (first, second, third, fifth) == ("A", refusal, "C", "E") and isinstance(fourth, KeyError)
+    works = [enter("a"), enter("b", refusal), enter("c"), enter("d", KeyError("d")), enter("f"), enter("e")]
+    first, second, third, fourth, known, last = together(service, works)
+    assert (first, second, third, last) == ("A", refusal, "C", "E") and isinstance(fourth, KeyError)
+    assert isinstance(known, IntegrityError)
     with service.sessions() as session:
-        assert {name for name in "abcde" if session.get(UserTable, name)} == {"a", "c", "e"}
+        assert {name for name in "abcdef" if session.get(UserTable, name)} == {"a", "c", "e", "f"}
 
 
 def test_those_who_wait_share_a_commit(sqlite_service):
@@ -63,19 +72,14 @@ def test_those_who_wait_share_a_commit(sqlite_service):
     names = [f"learner{number:02}" for number in range(20)]
     assert together(sqlite_service, [enter(name) for name in names]) == [name.upper() for name in names]
     assert learners(sqlite_service) == names
-    # The holder's, the first leader's and the others'; a thread that starts late may need one more.
-    assert 2 <= len(commits) <= 5 and commits[0] == [], "before a commit nothing is seen"
+    assert commits == [[], [], names[:1]], "the holder's, the first one's, the others': before a commit nothing is seen"
 
 
 def test_a_failing_database_undoes_the_whole_group(sqlite_service):
     broken = OperationalError("INSERT", {}, Exception("disk full"))
-    works = [enter(f"first{number}") for number in range(3)]
-    failed = together(sqlite_service, [enter("leader"), *works[:1], enter("broken", broken), *works[1:]])
-    seen = learners(sqlite_service)
-    for name, outcome in zip(["leader", "first0", "broken", "first1", "first2"], failed, strict=True):
-        assert (name in seen) == (outcome == name.upper()), "what was told is what is stored"
-        assert outcome in (name.upper(), broken)
-    assert "broken" not in seen
+    outcomes = together(sqlite_service, [enter("leader"), enter("before"), enter("broken", broken), enter("after")])
+    assert outcomes == ["LEADER", broken, broken, broken]
+    assert learners(sqlite_service) == ["leader"]
 
 
 def test_statements_are_compiled_once(sqlite_service, caplog):
