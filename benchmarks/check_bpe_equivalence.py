@@ -10,12 +10,13 @@
               takes for signs
 
 Every case comes from its own number, so a failure names the number that repeats it. What is done is noted in the state
-file every few seconds; the same call goes on from there.
+file every few seconds; the same call goes on from there. A difference ends the check with its number.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import random
 import sys
@@ -32,10 +33,12 @@ import tiktoken
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from cs336_basics.runs.atomic import write_json
+from cs336_basics.runs.provenance import describe_environment
 from cs336_basics.tokenization import GPT2_PATTERN, GPT4_PATTERN, NANOCHAT_PATTERN, Tokenizer, train_bpe
 from cs336_basics.tokenization.progress import progress_bar
 from tests import naive_bpe
 
+RESULT = Path(__file__).parent / "results" / "bpe_equivalence.json"
 EOT = "<|endoftext|>"
 PATTERNS = [GPT2_PATTERN, GPT4_PATTERN, NANOCHAT_PATTERN]
 ALPHABETS: list[list[str]] = [
@@ -123,6 +126,7 @@ def main() -> None:
         pairs = list(tokenizers(Path(folder)))
         go_through("corpora", o.corpora, lambda number: check_corpus(number, Path(folder)), state, o.state)
         go_through("strings", o.strings, lambda number: check_string(number, pairs), state, o.state)
+    write_json(RESULT, state | {"measured": datetime.date.today().isoformat(), "environment": describe_environment()})
 
 
 if __name__ == "__main__":

@@ -110,6 +110,13 @@ def _bpe_encoding(r: dict[str, Any]) -> str:
     )
 
 
+def _bpe_equivalence(r: dict[str, Any]) -> str:
+    return (
+        f"{r['corpora']:,} random corpora: compiled, plain and brute-force trainers agree; {r['strings']:,} random strings: the "
+        "ids of tiktoken, and decoded to the same text"
+    )
+
+
 def _generation(r: dict[str, Any]) -> str:
     ours = ", ".join(
         f"{row['speed_ratio_to_transformers']:.2f}x ({name.removeprefix('ours').strip(', ') or 'plain'})"
@@ -260,6 +267,7 @@ TABLE = (  # what, result file, text, by which command
     ("resume", "resume_after_kill", _resume, "bench_resume_after_kill.py"),
     ("BPE training", "bpe_training", _bpe_training, "bench_bpe_training.py"),
     ("BPE encoding", "bpe_encoding", _bpe_encoding, "bench_bpe_encoding.py"),
+    ("BPE equivalence", "bpe_equivalence", _bpe_equivalence, "check_bpe_equivalence.py"),
     ("cached generation", "generation", _generation, "bench_generation.py"),
     ("MinHash signatures", "minhash", _minhash, "bench_minhash.py"),
     ("near duplicates in files", "dedup_million", _dedup_million, "bench_dedup_million.py"),
