@@ -57,7 +57,7 @@ def create_app(*, dispatch: bool = False, source: LossSource | None = None) -> F
     app.state.reads = for_single_reads(get_engine())
     app.state.source = source or choose_source(settings)
     app.state.limiter = RateLimiter(rate=settings.rate_limit_per_s, burst=settings.rate_limit_burst)
-    for routes in (loss_api, experiments_api, worker_api, dashboard):
+    for routes in (experiments_api, loss_api, worker_api, dashboard):
         app.include_router(routes.router)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_exception_handler(TooManyRequests, _too_many_requests)

@@ -3,7 +3,8 @@
     POST /submit   GET /budget   GET /experiments   GET /experiment/{id}   POST, GET /final_submission
 
 The learner is named by the header X-API-Key; errors are {"detail": ...}. A status is the request made most often: it is
-answered from the stored text, by a statement that is put together once, without a session. Read next: `../scheduler/submissions.py`.
+answered from the stored text, by a statement that is put together once, without a session. Read next:
+`../scheduler/submissions.py`.
 """
 
 from __future__ import annotations
