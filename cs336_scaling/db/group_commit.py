@@ -4,11 +4,11 @@
     the leader     begins one transaction; every waiting work runs in a savepoint of its own; one commit for all
     then           everybody gets the verdict of their own work, but only once the commit is on the disk
 
-A commit waits for the disk (`synchronous=FULL`, 1 to 10 ms), during which SQLite admits no other writer; the work itself
-takes a tenth of that. So while one group is being written the next one gathers, and the more callers there are, the
-larger the groups. What a caller was told is on the disk: it survives kill -9 of the service, and also a power cut. A
-work that raises is undone alone. If the database itself fails, the whole group is undone and everybody is told.
-PostgreSQL commits in groups by itself. Paper: DeWitt et al. 1984, section 5.2. Read next: `../scheduler/submissions.py`.
+A commit waits for the disk (`synchronous=FULL`, 1 to 10 ms), and meanwhile SQLite admits no other writer. So while one
+group is being written the next one gathers, and the more callers there are, the larger the groups. What a caller was
+told is on the disk: it survives kill -9 of the service, and also a power cut. A work that raises is undone alone. If
+the database itself fails, the whole group is undone and everybody is told. PostgreSQL commits in groups by itself.
+Paper: DeWitt et al. 1984, which calls it that. Read next: `../scheduler/submissions.py`.
 """
 
 from __future__ import annotations
