@@ -3,7 +3,7 @@
     python benchmarks/bench_service_kills.py [--kills 200] [--piece 20] [--for-seconds 360] [--out FILE] [--quick]
 
 The harness is that of the tests: `cs336 scaling serve` on SQLite in a process of its own, jobs in processes of theirs,
-SIGKILL at seeded random moments while two learners submit; then every accepted submission is looked up. The kills are
+SIGKILL at seeded random moments while two clients submit; then every accepted submission is looked up. The kills are
 dealt in pieces, each with a database and a seed of its own and written when it is done: a run that was ended, by
 --for-seconds or otherwise, goes on where it stopped when it is called again. About two seconds a kill.
 """
