@@ -10,7 +10,7 @@ answered from the stored text, by a statement that is put together once, without
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from sqlalchemy import Row, Text, bindparam, select, type_coerce
@@ -98,10 +98,11 @@ async def get_experiment(request: Request, learner: Learner, experiment_id: int)
     if row is None:
         raise HTTPException(404, "not found")
     headers = {} if row.source is None else {"X-Source": row.source}
-    return Response(_as_text(*row[:3]), media_type="application/json", headers=headers)
+    text = _as_text(row.id, row.training_config, row.status)
+    return Response(text, media_type="application/json", headers=headers)
 
 
-def _stored(request: Request, learner: str, number: int) -> Row[tuple[int, str, str, str | None]] | None:
+def _stored(request: Request, learner: str, number: int) -> Row[Any] | None:
     if not 0 < number <= MAX_ID:
         return None
     with request.app.state.reads.connect() as connection:

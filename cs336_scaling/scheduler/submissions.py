@@ -16,7 +16,7 @@ from cs336_scaling.budget import LOCKED_USER, USED_MS, budget_summary, summary_o
 from cs336_scaling.config import Settings
 from cs336_scaling.db.engine import SessionFactory
 from cs336_scaling.db.group_commit import write_together
-from cs336_scaling.db.tables import EventLogTable, ExperimentTable, columns_of
+from cs336_scaling.db.tables import Base, ExperimentTable, columns_of
 from cs336_scaling.schemas.events import QueuedEvent
 from cs336_scaling.schemas.experiment import BudgetSummary, QueuedExperimentStatus, SubmitResponse
 from cs336_scaling.training.training_config import TrainingConfig
@@ -30,7 +30,7 @@ QUEUE_LENGTH = select(func.count()).select_from(ExperimentTable).where(Experimen
 CHECKS = select(*(part.scalar_subquery() for part in (USED_MS, SAME_CONFIG, QUEUE_LENGTH)))
 """milliseconds used, number of an equal experiment, length of the queue: in one statement, for each costs 0.2 ms"""
 
-NEW_EXPERIMENT, NEW_EVENT = insert(ExperimentTable.__table__), insert(EventLogTable.__table__)
+NEW_EXPERIMENT, NEW_EVENT = (insert(Base.metadata.tables[name]) for name in ("experiments", "event_log"))
 
 
 class InsufficientBudget(Exception):
@@ -100,6 +100,9 @@ def _enqueue(
         "user_sunet_id": sunet_id, "training_config_unique_id": config_id, "training_config": config, "status": status,
         "idempotency_key": idempotency_key, **columns_of(config, status),
     }  # fmt: skip
-    number = connection.execute(NEW_EXPERIMENT, row).inserted_primary_key[0]
-    connection.execute(NEW_EVENT, {"experiment_id": number, "event": QueuedEvent(), "created_at": now})
-    return SubmitResponse(experiment_id=number, budget_summary=summary_of(used + cost, total_seconds=total_seconds))
+    inserted = connection.execute(NEW_EXPERIMENT, row).inserted_primary_key
+    assert inserted is not None
+    connection.execute(NEW_EVENT, {"experiment_id": inserted.id, "event": QueuedEvent(), "created_at": now})
+    return SubmitResponse(
+        experiment_id=inserted.id, budget_summary=summary_of(used + cost, total_seconds=total_seconds)
+    )
