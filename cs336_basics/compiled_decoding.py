@@ -17,7 +17,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from collections.abc import Sequence as Ordered
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ from cs336_basics.model import TransformerLM
 from cs336_basics.tokenization.compilation import stored
 
 Array = npt.NDArray[Any]
+Engine = Literal["auto", "plain", "compiled"]
 PLAIN = {
     "norm": "pre", "norm_type": "rmsnorm", "norm_gain": True, "ffn": "swiglu", "moe": None, "positions": "rope",
     "embedding_norm": False, "logit_softcap": None, "qk_norm": False, "attention_scale": 1.0,
@@ -54,6 +55,26 @@ def why_not_compiled(model: TransformerLM) -> str | None:
     if config.d_model % 8 or (config.num_heads * config.d_head) % 8 or (config.d_ff or 0) % 8:
         return "d_model, d_ff or a total width of heads that is no multiple of 8"
     return None
+
+
+def takes_compiled_steps(model: TransformerLM, engine: Engine, *, work: float, least: float) -> bool:
+    """Whether to decode in compiled code.
+
+    Args:
+        engine: "plain" or "compiled" to insist; "auto" compiles where it is possible, pays, and misses no hook.
+        work: weights times tokens to be written, which pays from `least` on.
+
+    Raises:
+        ValueError: "compiled" for a model that cannot be served, or another word.
+    """
+    if engine not in ("auto", "plain", "compiled"):
+        raise ValueError(f"engine must be 'auto', 'plain' or 'compiled'; got {engine!r}")
+    if engine == "auto":
+        hooked = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+        return work >= least and not hooked and why_not_compiled(model) is None
+    if engine == "compiled" and (reason := why_not_compiled(model)):
+        raise ValueError(f"engine='compiled' serves the plain float32 model on the CPU; this one has {reason}")
+    return engine == "compiled"
 
 
 class PackedMatrix(Protocol):
@@ -190,15 +211,16 @@ class CompiledStep:
     """Decoding steps in compiled code, on the cache that the model's own modules have filled.
 
     Args:
-        model: `why_not_compiled` is None for it.
+        model: `why_not_compiled` is None for it; or its weights, packed already.
         cache: what `model.new_cache` gave, with at least one token in it; each step adds one.
 
     Raises:
         ValueError: the model is not plain.
     """
 
-    def __init__(self, model: TransformerLM, cache: Ordered[KVCache]):
-        self.packed, self.cache = PackedModel(model), cache
+    def __init__(self, model: TransformerLM | PackedModel, cache: Ordered[KVCache]):
+        self.packed = model if isinstance(model, PackedModel) else PackedModel(model)
+        self.cache = cache
         self.pools = [entry.pools() for entry in cache]
 
     def __call__(self, token: Int[Tensor, " batch"]) -> Float[Tensor, "batch vocab"]:
