@@ -29,10 +29,10 @@ from cs336_alignment.cache_rows import select_rows
 from cs336_alignment.rollouts import FinishReason, Rollout, cut_at_stop
 from cs336_alignment.text_tokenizer import TextTokenizer
 from cs336_basics.compiled_decoding import CompiledStep, Engine, PackedModel, takes_compiled_steps
-from cs336_basics.generation import apply_temperature, keep_top_k, keep_top_p
 from cs336_basics.model import TransformerLM
-from cs336_basics.nn_utils import softcap, softmax, token_losses
+from cs336_basics.nn_utils import softcap, token_losses
 from cs336_systems.inference import SamplingParams
+from cs336_systems.inference.sampling import invert, sampling_probabilities
 
 MIN_COMPILED_WORK = 1e8
 """weights times tokens of a call from which "auto" compiles; a run makes many such calls, and loading the compiled code
@@ -229,13 +229,4 @@ def draw_tokens(logits: Tensor, uniforms: Tensor, params: SamplingParams) -> Ten
     """One token per row of (rows, vocab) logits, by inverting the cumulated probabilities at `uniforms` (rows,)."""
     if params.temperature == 0:
         return logits.argmax(dim=-1)
-    logits = apply_temperature(logits, params.temperature)
-    if params.top_k is not None:
-        logits = keep_top_k(logits, params.top_k)
-    if params.top_p is not None:
-        logits = keep_top_p(logits, params.top_p)
-    mass = softmax(logits, dim=-1).double().cumsum(dim=-1)
-    targets = uniforms[:, None] * mass[:, -1:]
-    # never a token of probability 0, even if a target is rounded up to the whole mass
-    last = (mass < mass[:, -1:]).sum(dim=-1)
-    return torch.minimum(torch.searchsorted(mass, targets, right=True)[:, 0], last)
+    return invert(sampling_probabilities(logits, params), uniforms)
