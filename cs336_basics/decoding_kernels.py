@@ -87,11 +87,11 @@ def add_and_norm(x_RI, update_RI, gain_I, eps, y_RI):
     rows, width = x_RI.shape
     for r in range(rows):
         x, update, y = x_RI[r], update_RI[r], y_RI[r]
-        total = np.float32(0.0)
+        total = F32(0.0)
         for i in range(width):
             x[i] += update[i]
             total += x[i] * x[i]
-        factor = np.float32(1.0 / math.sqrt(total / width + eps))
+        factor = F32(1.0 / math.sqrt(total / width + eps))
         for i in range(width):
             y[i] = x[i] * factor * gain_I[i]
 
@@ -103,7 +103,7 @@ def gate(hidden_RF, y_RI):
     for r in prange(rows):
         for i in range(width):
             a = hidden_RF[r, i]
-            y_RI[r, i] = a / (np.float32(1.0) + np.exp(-a)) * hidden_RF[r, width + i]
+            y_RI[r, i] = a / (F32(1.0) + np.exp(-a)) * hidden_RF[r, width + i]
 
 
 @njit
@@ -132,27 +132,29 @@ def rotate_and_store(qkv_RO, cos, sin, halves, position_R, table_RP, keys_PKTD, 
 
 @njit(parallel=True, fastmath=LANES)
 def attend(qkv_RO, keys_PKTD, values_PKTD, table_RP, position_R, y_RI):
-    """softmax(q K^T / sqrt(D)) V per row and head, over the keys up to the row's own position."""
+    """softmax(q K^T / sqrt(D)) V per row and head, over the keys up to the row's own position, page by page."""
     heads, page_size, width = keys_PKTD.shape[1:]
-    num_heads = y_RI.shape[1] // width
+    num_heads, scale = y_RI.shape[1] // width, F32(1.0 / math.sqrt(width))
     for task in prange(position_R.shape[0] * num_heads):
         r, head = task // num_heads, task % num_heads
         kv_head, tokens = head * heads // num_heads, position_R[r] + 1
         q, y = qkv_RO[r, head * width : (head + 1) * width], y_RI[r, head * width : (head + 1) * width]
-        weights = np.empty(tokens, np.float32)
-        largest, scale = np.float32(-np.inf), np.float32(1.0 / math.sqrt(width))
-        for t in range(tokens):
-            key, score = keys_PKTD[table_RP[r, t // page_size], kv_head, t % page_size], np.float32(0.0)
-            for i in range(width):
-                score += q[i] * key[i]
-            weights[t] = score * scale
-            largest = max(largest, weights[t])
-        total = np.float32(0.0)
-        for t in range(tokens):
-            weights[t] = np.exp(weights[t] - largest)
-            total += weights[t]
-        y[:] = np.float32(0.0)
-        for t in range(tokens):
-            value, weight = values_PKTD[table_RP[r, t // page_size], kv_head, t % page_size], weights[t] / total
-            for i in range(width):
-                y[i] += weight * value[i]
+        scores, largest, total = np.empty(tokens, np.float32), F32(-np.inf), F32(0.0)
+        for first in range(0, tokens, page_size):
+            keys_TD = keys_PKTD[table_RP[r, first // page_size], kv_head]
+            for t in range(min(page_size, tokens - first)):
+                score = F32(0.0)
+                for i in range(width):
+                    score += q[i] * keys_TD[t, i]
+                scores[first + t] = score * scale
+                largest = max(largest, score * scale)
+        y[:] = F32(0.0)
+        for first in range(0, tokens, page_size):
+            values_TD = values_PKTD[table_RP[r, first // page_size], kv_head]
+            for t in range(min(page_size, tokens - first)):
+                weight = np.exp(scores[first + t] - largest)
+                total += weight
+                for i in range(width):
+                    y[i] += weight * values_TD[t, i]
+        for i in range(width):
+            y[i] /= total
