@@ -10,7 +10,7 @@ single sequence. Prompts are sorted by length and cut into batches of similar on
 itself at each call, so there is nothing to copy after an update.
 
 A small model's step is mostly the cost of calling a hundred operations on 64 rows. A plain model therefore takes all
-steps but the first in compiled code (`cs336_basics/compiled_decoding.py`), which is some four times as fast.
+steps but the first in compiled code (`cs336_basics/compiled_decoding.py`).
 
 A sample depends on (seed, index of its prompt, its number) and on its neighbours by rounding only. Left out: rows that
 join later (`EngineSampler`), a minimum length. Read next: `grpo.py`.
@@ -139,8 +139,9 @@ class _Batch:
         for row, length in enumerate(lengths):
             self.tokens[row, :length] = torch.tensor(prompts[row // params.n], device=self.device)
         self.logprobs = torch.zeros(len(lengths), self.end, device=self.device)
-        self.lengths = torch.zeros_like(self.starts)
+        self.lengths = self.end - self.starts
         self.stopped = torch.zeros_like(self.starts, dtype=torch.bool)
+        self.done, self.running = torch.zeros_like(self.stopped), len(lengths)
         self.can_stop = self._tokens_that_can_stop()
 
     def run(self) -> list[Rollout]:
@@ -154,11 +155,10 @@ class _Batch:
         alive = torch.arange(len(self.starts), device=self.device)
         for position in range(first, self.end):
             self._take(alive, logits, position)
-            going = ~self._done(alive)
-            if not going.any():
+            if not self.running:
                 break
-            if going.sum() <= len(alive) // 2:
-                kept = going.nonzero().flatten()
+            if self.running <= len(alive) // 2:
+                kept = (~self.done[alive]).nonzero().flatten()
                 cache, alive = select_rows(cache, kept), alive[kept]
                 step = self._stepper(cache)
             if position + 1 < self.end:
@@ -179,22 +179,19 @@ class _Batch:
         return logits if cap is None else softcap(logits, cap)
 
     def _take(self, alive: Tensor, logits: Tensor, position: int) -> None:
-        """Give each row that is past its prompt and not done its next token."""
-        drawing = (self.starts[alive] <= position) & ~self._done(alive)
-        if not drawing.any():
-            return
-        rows, logits = alive[drawing], logits[drawing].float()
-        step = position - self.starts[rows]
-        tokens = draw_tokens(logits, self.uniforms[rows, step], self.params)
-        self.tokens[rows, position] = tokens
-        self.logprobs[rows, position] = -token_losses(logits, tokens)
-        self.lengths[rows] = step + 1
-        maybe = self.can_stop[tokens]
-        for row, token in zip(rows[maybe].tolist(), tokens[maybe].tolist(), strict=True):
+        """Every row's next token: its prompt's, or a draw. Rows that have ended draw too; nobody reads what."""
+        step = position - self.starts[alive]
+        logits, last = logits.float(), self.params.max_tokens - 1
+        drawn = draw_tokens(logits, self.uniforms[alive, step.clamp(0, last)], self.params)
+        tokens = torch.where(step < 0, self.tokens[alive, position], drawn)
+        self.tokens[alive, position] = tokens
+        self.logprobs[alive, position] = -token_losses(logits, tokens)
+        maybe = (self.can_stop[tokens] | (step == last)) & (step >= 0) & ~self.done[alive]
+        for row, token, number in zip(*(x[maybe].tolist() for x in (alive, tokens, step)), strict=True):
             self.stopped[row] = token in self.params.stop_ids or self._stop_text_is_complete(row, position)
-
-    def _done(self, rows: Tensor) -> Tensor:
-        return self.stopped[rows] | (self.lengths[rows] == self.params.max_tokens)
+            if self.stopped[row] or number == last:
+                self.done[row], self.lengths[row] = True, number + 1
+                self.running -= 1
 
     def _tokens_that_can_stop(self) -> Tensor:
         """True for stop tokens, and for tokens that hold the last byte of a stop text (all, if bytes are unknown)."""
@@ -210,6 +207,8 @@ class _Batch:
         return can
 
     def _stop_text_is_complete(self, row: int, position: int) -> bool:
+        if not self.params.stop:
+            return False
         ids = self.tokens[row, self.starts[row] : position + 1].tolist()
         return cut_at_stop(self.text.decode(ids), self.params)[1]
 

@@ -76,7 +76,8 @@ def sampling_probabilities(logits: Float[Tensor, "rows vocab"], params: Sampling
     logits = logits.float()
     if params.temperature == 0:
         return torch.zeros_like(logits).scatter(-1, logits.argmax(dim=-1, keepdim=True), 1.0)
-    logits = apply_temperature(logits, params.temperature)
+    if params.temperature != 1:
+        logits = apply_temperature(logits, params.temperature)
     if params.top_k is not None:
         logits = keep_top_k(logits, params.top_k)
     if params.top_p is not None:
