@@ -74,7 +74,10 @@ def spawn(function: Callable[..., Any], world_size: int, *args: Any, **kwargs: A
 
 def _run_ranks(task: tuple[Any, ...], world_size: int, folder: Path) -> list[dict[str, Any]]:
     """Start the ranks, wait, and read what each left behind."""
-    context = multiprocessing.get_context("spawn")
+    context: Any = multiprocessing.get_context("spawn")
+    if "forkserver" in multiprocessing.get_all_start_methods():  # it imports torch once, not once per rank
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["torch.distributed", "lectures.recording.session"])
     ranks = [context.Process(target=rank_main, args=(rank, *task), daemon=True) for rank in range(world_size)]
     for process in ranks:
         process.start()
