@@ -19,6 +19,7 @@ from cs336_basics.tokenization.tokenizer import Tokenizer
 from cs336_course.leaderboards.board import Board, Division, Metric
 from cs336_course.leaderboards.conversation import ProbeFailure, staged
 from cs336_course.leaderboards.evidence_folder import ROOT, pack_code
+from cs336_course.leaderboards.judges import attention
 from cs336_course.leaderboards.judges.evaluation_text import evaluation_texts
 from cs336_course.leaderboards.judges.judging import JUDGES, Judging
 from cs336_course.leaderboards.judges.timing import Timed, clock_probe
@@ -163,8 +164,9 @@ def test_wrong_attention_is_caught(talk, mode, probe):
     assert caught.value.probe == probe
 
 
-def test_a_patched_timer_is_caught(talk):
+def test_a_patched_timer_is_caught(talk, monkeypatch):
     """At the board's own size. A busy machine may hide it once; what the probe says of given times is the next test."""
+    monkeypatch.setattr(attention, "settled", lambda measure: measure())  # a failure is what is looked for
     for _ in range(4):
         found = judge(talk, "attention-time", "patches_timer", **{**SHAPE, "heads": 4, "tokens": 384})
         if "clock" in found.failed:
