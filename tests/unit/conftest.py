@@ -1,4 +1,4 @@
-"""Time: the longest files come first, and tests go without plots and checks of shapes where they are not about these."""
+"""What keeps `make test` short: the longest files first, no plots of small runs, shapes checked at first calls only."""
 
 from __future__ import annotations
 
@@ -14,11 +14,7 @@ LONGEST = (
     "test_lectures", "test_tour", "test_misconceptions", "test_pages", "test_strategies", "test_ablations",
     "test_threats", "test_term_with_board", "test_pipeline_resume", "test_kernel_package",
 )  # fmt: skip
-CHECKED = {"basics", "systems"}
-REPEATING = {
-    "test_ablations", "test_engine", "test_inference_benchmark", "test_packed_training", "test_quantization",
-    "test_speculative", "test_tour_systems",
-}  # fmt: skip
+CHECKED_CALLS = 1000
 draw_losses = training._plot
 
 
@@ -49,14 +45,27 @@ def loss_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "_plot", draw_losses)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _shapes_checked_once(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Checked annotations make a small model's step three times as long: they are for the tests of what is annotated.
+class FirstCalls(type(jaxtyping.config)):  # type: ignore[misc]
+    """Under these settings of jaxtyping a test's first calls of annotated functions are checked, and no others.
 
-    These lie in `basics` and `systems`; those of `REPEATING` take the same steps thousands of times over.
+    A check takes longer than most calls on small tensors, and a test that makes thousands repeats itself: tests of
+    training and decoding would take three times as long. Of a model of two blocks, the first ten steps are checked.
     """
-    repeats = request.path.parent.name not in CHECKED or request.path.stem in REPEATING
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", repeats or before)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
+
+    calls = 0
+
+    @property
+    def jaxtyping_disable(self) -> bool:
+        """Read at every call."""
+        self.calls += 1
+        return self.calls > CHECKED_CALLS
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self) -> None:
+        """A new test, or the first with its fixtures."""
+        self.calls = 0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    jaxtyping.config.__class__ = FirstCalls
+    config.pluginmanager.register(jaxtyping.config)
