@@ -22,6 +22,6 @@ def test_a_child_has_the_modules_and_nothing_of_its_callers_state():
     with ProcessPoolExecutor(2, mp_context=training_context()) as pool:
         missing, seed, held = pool.submit(found).result()
     HELD.clear()
-    if sys.platform != "win32":
+    if sys.platform == "linux":
         assert missing == []
     assert seed != 77 and held == []
