@@ -5,7 +5,8 @@ matplotlib before it does anything of ours. "spawn" pays for that in each proces
 without threads and without a GPU, lets it import them once, and forks it for each process that is wanted. A plain "fork"
 of the caller would copy its threads' locks and its GPU's state, in a condition nobody can use.
 
-Left out: Windows, which cannot fork, and macOS, whose libraries do not bear it; both spawn. Read next: `cs336_systems/parallel/process_group.py`.
+Left out: Windows, which cannot fork, and macOS, whose libraries do not bear it; both spawn. Read next:
+`cs336_systems/parallel/process_group.py`.
 """
 
 from __future__ import annotations
