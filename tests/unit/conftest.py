@@ -14,7 +14,7 @@ LONGEST = (
     "test_lectures", "test_tour", "test_misconceptions", "test_pages", "test_strategies", "test_ablations",
     "test_threats", "test_term_with_board", "test_pipeline_resume", "test_kernel_package",
 )  # fmt: skip
-CHECKED_CALLS = 1000
+CHECKED_CALLS = 300
 draw_losses = training._plot
 
 
@@ -49,7 +49,7 @@ class FirstCalls(type(jaxtyping.config)):  # type: ignore[misc]
     """Under these settings of jaxtyping a test's first calls of annotated functions are checked, and no others.
 
     A check takes longer than most calls on small tensors, and a test that makes thousands repeats itself: tests of
-    training and decoding would take three times as long. Of a model of two blocks, the first ten steps are checked.
+    training and decoding would take three times as long. Of a model of two blocks, the first four steps are checked.
     """
 
     calls = 0
