@@ -59,7 +59,7 @@ class GopherQuality:
             return "gopher_short_words"
         if mean > self.max_mean_length:
             return "gopher_long_words"
-        reason = self._symbols(page.text, len(kinds)) or self._lines(page.text.splitlines())
+        reason = self._symbols(page.text, len(kinds)) or self._lines(page.text)
         if reason:
             return reason
         if np.count_nonzero(kinds & LETTER) / len(kinds) < self.min_alphabetic_words:
@@ -79,14 +79,18 @@ class GopherQuality:
             return "gopher_many_ellipses"
         return None
 
-    def _lines(self, lines: list[str]) -> str | None:
+    def _lines(self, text: str) -> str | None:
         """Lines that begin with a bullet or end in an ellipsis."""
-        if self.max_bullet_lines is not None:
+        lines = text.splitlines()
+        if self.max_bullet_lines is not None and ("-" in text or "\u2022" in text):
             bullets = sum(line.lstrip().startswith(("\u2022", "-")) for line in lines)
             if bullets / len(lines) > self.max_bullet_lines:
                 return "gopher_bullet_lines"
-        ellipses = sum(line.rstrip().endswith(("...", "\u2026")) for line in lines)
-        return "gopher_ellipsis_lines" if ellipses / len(lines) > self.max_ellipsis_lines else None
+        if "..." in text or "\u2026" in text:
+            ellipses = sum(line.rstrip().endswith(("...", "\u2026")) for line in lines)
+            if ellipses / len(lines) > self.max_ellipsis_lines:
+                return "gopher_ellipsis_lines"
+        return None
 
 
 COURSE_RULES = GopherQuality(max_symbols_per_word=None, max_bullet_lines=None, min_stop_words=0)
