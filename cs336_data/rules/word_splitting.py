@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import string
 
 import regex
 
@@ -32,6 +33,7 @@ _UNITS = (
     r"km\u00b2|km\u00b3|km/h|km|mm\u00b2|mm\u00b3|mm|m/s|m\u00b2|m\u00b3|m|dm\u00b2|dm\u00b3|dm|cm\u00b2|cm\u00b3|cm|ha|"
     r"\u00b5m|nm|yd|in|ft|kg|g|mg|\u00b5g|t|lb|oz|kmh|mph|hPa|Pa|mbar|mb|MB|kb|KB|gb|GB|tb|TB|T|G|M|K|%"
 )
+_LETTERS = frozenset(string.ascii_letters)
 _CURRENCY = r"\p{Sc}|US\$|C\$|A\$"
 
 _PREFIX = regex.compile(
@@ -47,13 +49,14 @@ _INFIX = regex.compile(
     rf"|(?<=[{_LETTER}]),(?=[{_LETTER}])|(?<=[{_LETTER}0-9])(?:{_HYPHENS})(?=[{_LETTER}])"
     rf"|(?<=[{_LETTER}0-9])[:<>=/](?=[{_LETTER}])"
 )
-_URL = regex.compile(
-    r"(?:[\w+\-.]{2,}://)?(?:\S+(?::\S*)?@)?"
+_HOST = (
     r"(?:(?:[1-9]\d?|1\d\d|2[01]\d|22[0-3])(?:\.(?:1?\d{1,2}|2[0-4]\d|25[0-5])){2}\.(?:[1-9]\d?|1\d\d|2[0-4]\d|25[0-4])"
     rf"|(?:[A-Za-z0-9\u00a1-\uffff][A-Za-z0-9\u00a1-\uffff_-]{{0,62}})?[A-Za-z0-9\u00a1-\uffff]\."
     rf"(?:(?:[A-Za-z0-9\u00a1-\uffff][A-Za-z0-9\u00a1-\uffff_-]{{0,62}})?[A-Za-z0-9\u00a1-\uffff]\.)*[{_LOWER}]{{2,63}})"
     r"(?::\d{2,5})?(?:[/?#]\S*)?"
 )
+_SCHEME, _USER = r"(?:[\w+\-.]{2,}://)?", r"(?:\S+(?::\S*)?@)?"
+_URL, _URL_WITH_USER = regex.compile(_SCHEME + _HOST), regex.compile(_SCHEME + _USER + _HOST)
 _WHOLE = (
     "' '' C++ 'S 's \u2018S \u2018s and/or w/o 're 'Cause 'cause 'cos 'Cos 'coz 'Coz 'cuz 'Cuz 'bout ma'am Ma'am o'clock "
     "O'clock lovin' Lovin' havin' Havin' doin' Doin' goin' Goin' nothin' Nothin' nuthin' Nuthin' ol' Ol' somethin' "
@@ -73,8 +76,8 @@ _SPLIT = (
 ).split()
 MAX_CHUNK = 1000
 """Longer chunks count as one word; taking marks off one by one would take time quadratic in the length."""
-SUFFIX_WINDOW = 64
-"""Where a suffix is looked for, at the end; all but a long row of dots is shorter than this."""
+SUFFIX_WINDOW, DOTS_WINDOW = 4, 64
+"""Where a suffix is looked for, at the end; only a row of dots may be longer than four characters."""
 
 
 def split_chunk(chunk: str) -> tuple[str, ...]:
@@ -82,7 +85,7 @@ def split_chunk(chunk: str) -> tuple[str, ...]:
     exceptions = _exceptions()
     if chunk in exceptions:
         return exceptions[chunk]
-    if (chunk.isalpha() and chunk.isascii()) or len(chunk) > MAX_CHUNK:
+    if (chunk.isascii() and (chunk.isalpha() or chunk.isdecimal())) or len(chunk) > MAX_CHUNK:
         return (chunk,)
     before: list[str] = []
     after: list[str] = []
@@ -91,7 +94,7 @@ def split_chunk(chunk: str) -> tuple[str, ...]:
         middle: list[str] = list(exceptions[rest])
     elif not rest:
         middle = []
-    elif "." in rest and _URL.fullmatch(rest):
+    elif rest.isalnum() or ("." in rest and (_URL_WITH_USER if "@" in rest else _URL).fullmatch(rest)):
         middle = [rest]
     else:
         middle = _cut_infixes(rest)
@@ -103,12 +106,15 @@ def _strip_affixes(chunk: str, before: list[str], after: list[str]) -> str:
     exceptions, size = _exceptions(), -1
     while chunk and len(chunk) != size and chunk not in exceptions:
         size = len(chunk)
-        prefix, suffix = _PREFIX.match(chunk), None
+        # Letters at an end are neither prefix nor suffix, but for units (after a digit), 's and US$; patterns cost more.
+        prefix, suffix = None if chunk[0] in _LETTERS and "$" not in chunk else _PREFIX.match(chunk), None
         start = prefix.end() if prefix else 0
         if prefix and chunk[start:] in exceptions:
             before.append(chunk[:start])
             return chunk[start:]
-        suffix = _SUFFIX.search(chunk, max(start, size - SUFFIX_WINDOW))
+        if not _LETTERS.issuperset(chunk[-5:]):
+            window = DOTS_WINDOW if chunk.endswith("..") else SUFFIX_WINDOW
+            suffix = _SUFFIX.search(chunk, max(start, size - window))
         end = suffix.start() if suffix else size
         if suffix and chunk[:end] in exceptions:
             after.append(chunk[end:])
@@ -138,7 +144,7 @@ def _join_exceptions(words: list[str]) -> tuple[str, ...]:
     """Put neighbours together again that form an exception, such as the emoticon at the end of "def f(x):"."""
     exceptions, joined, i = _exceptions(), list[str](), 0
     while i < len(words):
-        for j in range(min(len(words), i + 5), i + 1, -1):
+        for j in range(min(len(words), i + 5), i + 1, -1) if words[i] in _beginnings() else ():
             if (whole := "".join(words[i:j])) in exceptions:
                 joined += exceptions[whole]
                 i = j
@@ -147,6 +153,12 @@ def _join_exceptions(words: list[str]) -> tuple[str, ...]:
             joined.append(words[i])
             i += 1
     return tuple(joined)
+
+
+@functools.cache
+def _beginnings() -> frozenset[str]:
+    """What an exception may begin with."""
+    return frozenset(word[:end] for word in _exceptions() for end in range(1, len(word)))
 
 
 @functools.cache
