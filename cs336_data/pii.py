@@ -15,6 +15,7 @@ IPv6, addresses spelled "someone at example dot org". Read next: `toxicity.py`.
 
 from __future__ import annotations
 
+import bisect
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -62,10 +63,13 @@ def find_spans(text: str) -> list[PiiSpan]:
     """All hits in order, none overlapping another; nothing is changed. Audit mode."""
     spans: list[PiiSpan] = []
     for kind in MASKS:
+        starts, found = [span.start for span in spans], []
         for match in _hits(kind, text):
-            if all(match.end() <= other.start or other.end <= match.start() for other in spans if other.kind != kind):
-                spans.append(PiiSpan(kind, match.start(), match.end(), match.group()))
-    return sorted(spans, key=lambda span: span.start)
+            before = bisect.bisect_left(starts, match.end())  # of all that begin earlier the last one ends last
+            if not before or spans[before - 1].end <= match.start():
+                found.append(PiiSpan(kind, match.start(), match.end(), match.group()))
+        spans = sorted([*spans, *found], key=lambda span: span.start)
+    return spans
 
 
 def _hits(kind: str, text: str) -> Iterator[re.Match[str]]:

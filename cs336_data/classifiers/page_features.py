@@ -49,9 +49,7 @@ _FUNCTION = frozenset("the a an of in on at by for with from to into over under 
 
 
 _GROUPS = (_STOP, _PERSONAL, _CHROME, _EXPOSITION, _CHAT, _FUNCTION)
-_GROUPS_OF = {
-    word: tuple(word in group for group in _GROUPS) for word in frozenset().union(*_GROUPS)
-}
+_GROUPS_OF = {word: tuple(word in group for group in _GROUPS) for word in frozenset().union(*_GROUPS)}
 """word -> for each group whether it belongs; one look-up instead of six"""
 
 

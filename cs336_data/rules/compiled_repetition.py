@@ -27,7 +27,9 @@ def lengthen(words, n, grams, counts, table):
         longer[i] = i
         if counts[grams[i]] > 1:
             word = words[i + n - 1]
-            mixed = (np.uint64(grams[i]) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(word)) * np.uint64(0xD1B54A32D192ED03)
+            mixed = (np.uint64(grams[i]) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(word)) * np.uint64(
+                0xD1B54A32D192ED03
+            )
             slot = (mixed >> np.uint64(32)) & mask
             while table[slot] >= 0:
                 first = table[slot]

@@ -80,17 +80,17 @@ class GopherQuality:
         return None
 
     def _lines(self, text: str) -> str | None:
-        """Lines that begin with a bullet or end in an ellipsis."""
+        """Lines that begin with a bullet or end in an ellipsis, counted only if the text has enough of either."""
         lines = text.splitlines()
-        if self.max_bullet_lines is not None and ("-" in text or "\u2022" in text):
-            bullets = sum(line.lstrip().startswith(("\u2022", "-")) for line in lines)
-            if bullets / len(lines) > self.max_bullet_lines:
+        bullets = (text.count("-") + text.count("\u2022")) / len(lines)
+        if self.max_bullet_lines is not None and bullets > self.max_bullet_lines:
+            bullets = sum(line.lstrip().startswith(("\u2022", "-")) for line in lines) / len(lines)
+            if bullets > self.max_bullet_lines:
                 return "gopher_bullet_lines"
-        if "..." in text or "\u2026" in text:
-            ellipses = sum(line.rstrip().endswith(("...", "\u2026")) for line in lines)
-            if ellipses / len(lines) > self.max_ellipsis_lines:
-                return "gopher_ellipsis_lines"
-        return None
+        ellipses = (text.count("...") + text.count("\u2026")) / len(lines)
+        if ellipses > self.max_ellipsis_lines:
+            ellipses = sum(line.rstrip().endswith(("...", "\u2026")) for line in lines) / len(lines)
+        return "gopher_ellipsis_lines" if ellipses > self.max_ellipsis_lines else None
 
 
 COURSE_RULES = GopherQuality(max_symbols_per_word=None, max_bullet_lines=None, min_stop_words=0)
