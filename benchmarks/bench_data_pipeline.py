@@ -57,16 +57,15 @@ def cpu_seconds() -> float:
     return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
-def ours(files: list[Path], steps: list[Any]) -> dict[str, Any]:
-    """One pass over files in this process, with the timer that a worker sets for each record; the manifests' counts."""
-    with tempfile.TemporaryDirectory() as folder:
-        tasks = make_tasks(PipelineConfig(tuple(map(str, files)), STEPS), files, Path(folder))
-        manifests = [process_file(task, steps, watch=lambda _: _set_timer(60)) for task in tasks]
-        _set_timer(0)
-    pages = sum(m["funnel"]["extract"]["in"] for m in manifests)
-    names = ["read", "extract", *(step.label for step in steps)]
-    seconds = {name: sum(m["measured"]["steps_s"].get(name, 0) for m in manifests) for name in names}
-    return {"pages": pages, "kept": sum(m["funnel"]["pii"]["out"] for m in manifests), "steps_s": seconds}
+def ours(file: Path, output: Path, steps: list[Any]) -> dict[str, Any]:
+    """One pass over a file in this process, with the timer that a worker sets for each record; the manifest's counts."""
+    (task,) = make_tasks(PipelineConfig((str(file),), STEPS), [file], output)
+    manifest = process_file(task, steps, watch=lambda _: _set_timer(60))
+    _set_timer(0)
+    seconds = {name: manifest["measured"]["steps_s"].get(name, 0) for name in manifest["funnel"]}
+    seconds = {"read": manifest["measured"]["steps_s"]["read"], **seconds}
+    funnel = manifest["funnel"]
+    return {"pages": funnel["extract"]["in"], "kept": funnel["pii"]["out"], "steps_s": seconds}
 
 
 def _set_timer(seconds: float) -> None:
@@ -149,39 +148,37 @@ def datatrove_pipeline(file: Path, output: Path, *, extractor: str) -> list[Any]
     ]  # fmt: skip
 
 
-def theirs(file: Path, *, extractor: str) -> dict[str, Any]:
+def theirs(file: Path, output: Path, *, extractor: str) -> dict[str, Any]:
     """One pass of datatrove's steps over a file, chained as its executor chains them."""
-    kept = 0
-    with tempfile.TemporaryDirectory() as output:
-        data: Any = None
-        for step in datatrove_pipeline(file, Path(output), extractor=extractor):
-            data = step.run(data, 0, 1)
-        for _ in data:
-            kept += 1
-    return {"kept": kept}
+    data: Any = None
+    for step in datatrove_pipeline(file, output, extractor=extractor):
+        data = step.run(data, 0, 1)
+    return {"kept": sum(1 for _ in data)}
 
 
 def compare(files: list[Path], *, extractor: str, rounds: int) -> dict[str, Any]:
     """Ours and datatrove's CPU seconds, file by file in turn."""
     steps: dict[str, list[Any]] = {}
     passes: dict[str, Any] = {
-        "ours": lambda file: ours([file], steps["ours"]),
-        "ours, library": lambda file: ours([file], steps["ours, library"]),
-        "extractor": extractor_alone,
-        "datatrove": lambda file: theirs(file, extractor=extractor),
+        "ours": lambda file, output: ours(file, output, steps["ours"]),
+        "ours, library": lambda file, output: ours(file, output, steps["ours, library"]),
+        "extractor": lambda file, output: extractor_alone(file),
+        "datatrove": lambda file, output: theirs(file, output, extractor=extractor),
     }
     steps |= {"ours": fresh_steps(), "ours, library": fresh_steps(library=True)}
-    for run in passes.values():
-        run(files[0])  # once unmeasured: models loaded, code compiled
+    with tempfile.TemporaryDirectory() as output:
+        for name, run in passes.items():
+            run(files[0], Path(output, name))  # once unmeasured: models loaded, code compiled
     seconds: dict[str, list[float]] = {name: [] for name in passes}
     answers: dict[str, list[dict[str, Any]]] = {name: [] for name in passes}
     for number, file in enumerate(rounds * files):
         if number % len(files) == 0:  # so that no page is met a second time: words are learnt within the measured time
             steps |= {"ours": fresh_steps(), "ours, library": fresh_steps(library=True)}
         for name, run in passes.items():
-            started = cpu_seconds()
-            answers[name].append(run(file))
-            seconds[name].append(answers[name][-1].get("seconds", cpu_seconds() - started))
+            with tempfile.TemporaryDirectory() as output:
+                started = cpu_seconds()
+                answers[name].append(run(file, Path(output)))
+                seconds[name].append(answers[name][-1].get("seconds", cpu_seconds() - started))
         print(file.name, {name: round(values[-1], 3) for name, values in seconds.items()}, flush=True)
     pages = sum(answer["pages"] for answer in answers["ours"])
     steps_s = [answer["steps_s"] for answer in answers["ours"]]

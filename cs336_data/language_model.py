@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -44,29 +43,27 @@ class CompiledLanguageModel:
     def probabilities(self, text: str) -> list[tuple[str, float]]:
         """The most probable label with its probability in [0, 1]; empty if none is likely."""
         words = text.replace("\0", " ").split()
-        if END in words:  # fastText stops there
+        if END in text and END in words:  # fastText stops there
             del words[words.index(END) :]
         if len(self._numbers) > MEMORY:
             self._forget()
-        numbers = list(map(self._numbers.get, words))
-        if None in numbers:
-            self._learn([word for word in dict.fromkeys(words) if word not in self._numbers])
-            numbers = list(map(self._numbers.get, words))
-        numbers.append(self._numbers[END])
-        chosen = np.fromiter(numbers, np.int64, len(numbers))
-        hidden = _kernels().mean_row(chosen, self._starts.values, self._features.values, self._model.rows)
+        numbers = np.fromiter(map(self._numbers.__getitem__, [*words, END]), np.int64, len(words) + 1)
+        if self._numbers.new:
+            self._learn()
+        hidden = _kernels().mean_row(numbers, self._starts.values, self._features.values, self._model.rows)
         label, score = _kernels().best_label(hidden, self._model.output, self._model.children)
         return [(self._model.labels[label], min(1.0, float(np.float32(math.exp(score)))))] if label >= 0 else []
 
     def _forget(self) -> None:
         """Know no word but the one at the end of each text, which has no n-grams."""
         row = self._rows_of_words.get(END.encode())
-        self._numbers = {END: 0}
+        self._numbers = _Numbers({END: 0})
         self._features = _Growing(np.array([] if row is None else [row], np.int32))
         self._starts = _Growing(np.array([0, self._features.size]))
 
-    def _learn(self, words: Sequence[str]) -> None:
-        """Number these words and find their features."""
+    def _learn(self) -> None:
+        """Find the features of the words that have got a number."""
+        words, self._numbers.new = self._numbers.new, []
         line = f"<{'> <'.join(words)}>".encode("utf-8", "replace")
         rows = [self._rows_of_words.get(word[1:-1], -1) for word in line.split(b" ")]
         model, kept = self._model, self._model.kept
@@ -74,9 +71,21 @@ class CompiledLanguageModel:
             np.frombuffer(line, np.uint8), np.array(rows), len(model.words), model.shortest, model.longest,
             model.num_buckets, np.empty(0, np.int32) if kept is None else kept,
         )  # fmt: skip
-        self._numbers.update(zip(words, range(len(self._numbers), len(self._numbers) + len(words)), strict=True))
         self._starts.extend(self._features.size + ends)
         self._features.extend(features)
+
+
+class _Numbers(dict[str, int]):
+    """Numbers of words; gives the next one to a word that it does not hold, and notes it in `new`."""
+
+    def __init__(self, numbers: dict[str, int]) -> None:
+        super().__init__(numbers)
+        self.new: list[str] = []
+
+    def __missing__(self, word: str) -> int:
+        number = self[word] = len(self)
+        self.new.append(word)
+        return number
 
 
 class _Growing:

@@ -33,7 +33,9 @@ _UNITS = (
     r"km\u00b2|km\u00b3|km/h|km|mm\u00b2|mm\u00b3|mm|m/s|m\u00b2|m\u00b3|m|dm\u00b2|dm\u00b3|dm|cm\u00b2|cm\u00b3|cm|ha|"
     r"\u00b5m|nm|yd|in|ft|kg|g|mg|\u00b5g|t|lb|oz|kmh|mph|hPa|Pa|mbar|mb|MB|kb|KB|gb|GB|tb|TB|T|G|M|K|%"
 )
-_LETTERS = frozenset(string.ascii_letters)
+_LETTERS, _LOWER_LETTERS = frozenset(string.ascii_letters), frozenset(string.ascii_lowercase)
+_SINGLE = frozenset(",:;!?()[]{}<>*&'\"`\u2018\u2019\u201c\u201d\u00ab\u00bb")
+"""Marks that are a prefix and a suffix of one character, whatever stands beside them."""
 _CURRENCY = r"\p{Sc}|US\$|C\$|A\$"
 
 _PREFIX = regex.compile(
@@ -106,25 +108,42 @@ def _strip_affixes(chunk: str, before: list[str], after: list[str]) -> str:
     exceptions, size = _exceptions(), -1
     while chunk and len(chunk) != size and chunk not in exceptions:
         size = len(chunk)
-        # Letters at an end are neither prefix nor suffix, but for units (after a digit), 's and US$; patterns cost more.
-        prefix, suffix = None if chunk[0] in _LETTERS and "$" not in chunk else _PREFIX.match(chunk), None
-        start = prefix.end() if prefix else 0
-        if prefix and chunk[start:] in exceptions:
+        start = _prefix_end(chunk)
+        if start and chunk[start:] in exceptions:
             before.append(chunk[:start])
             return chunk[start:]
-        if not _LETTERS.issuperset(chunk[-5:]):
-            window = DOTS_WINDOW if chunk.endswith("..") else SUFFIX_WINDOW
-            suffix = _SUFFIX.search(chunk, max(start, size - window))
-        end = suffix.start() if suffix else size
-        if suffix and chunk[:end] in exceptions:
+        end = _suffix_start(chunk, start)
+        if end < size and chunk[:end] in exceptions:
             after.append(chunk[end:])
             return chunk[:end]
-        if prefix:
+        if start:
             before.append(chunk[:start])
-        if suffix and end >= start and end < size:
+        if start <= end < size:
             after.append(chunk[end:])
         chunk = chunk[start:end]
     return chunk
+
+
+def _prefix_end(chunk: str) -> int:
+    """Where the prefix ends, 0 if there is none. Most chunks are decided by their first character."""
+    if chunk[0] in _SINGLE:
+        return 1
+    if chunk[0] in _LETTERS and "$" not in chunk:  # all prefixes with letters are currencies
+        return 0
+    prefix = _PREFIX.match(chunk)
+    return prefix.end() if prefix else 0
+
+
+def _suffix_start(chunk: str, start: int) -> int:
+    """Where the suffix begins, from `start` on; the length if there is none. Most are decided by the last characters."""
+    size = len(chunk)
+    if start < size and (chunk[-1] in _SINGLE or (chunk[-1] == "." and chunk[-2:-1] in _LOWER_LETTERS)):
+        return size - 1
+    if _LETTERS.issuperset(chunk[-5:]):  # suffixes with letters follow a digit or an apostrophe
+        return size
+    window = DOTS_WINDOW if chunk.endswith("..") else SUFFIX_WINDOW
+    suffix = _SUFFIX.search(chunk, max(start, size - window))
+    return suffix.start() if suffix else size
 
 
 def _cut_infixes(chunk: str) -> list[str]:
@@ -142,9 +161,11 @@ def _cut_infixes(chunk: str) -> list[str]:
 
 def _join_exceptions(words: list[str]) -> tuple[str, ...]:
     """Put neighbours together again that form an exception, such as the emoticon at the end of "def f(x):"."""
+    if _beginnings().isdisjoint(words[:-1]):
+        return tuple(words)
     exceptions, joined, i = _exceptions(), list[str](), 0
     while i < len(words):
-        for j in range(min(len(words), i + 5), i + 1, -1) if words[i] in _beginnings() else ():
+        for j in range(min(len(words), i + 5), i + 1, -1):
             if (whole := "".join(words[i:j])) in exceptions:
                 joined += exceptions[whole]
                 i = j
