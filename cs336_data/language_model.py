@@ -47,9 +47,13 @@ class CompiledLanguageModel:
             del words[words.index(END) :]
         if len(self._numbers) > MEMORY:
             self._forget()
-        numbers = np.fromiter(map(self._numbers.__getitem__, [*words, END]), np.int64, len(words) + 1)
-        if self._numbers.new:
-            self._learn()
+        try:
+            numbers = np.fromiter(map(self._numbers.__getitem__, [*words, END]), np.int64, len(words) + 1)
+            if self._numbers.new:
+                self._learn()
+        except MemoryError:  # a worker that has a limit goes on with the next document: no word may be half learnt
+            self._forget()
+            raise
         hidden = _kernels().mean_row(numbers, self._starts.values, self._features.values, self._model.rows)
         label, score = _kernels().best_label(hidden, self._model.output, self._model.children)
         return [(self._model.labels[label], min(1.0, float(np.float32(math.exp(score)))))] if label >= 0 else []
