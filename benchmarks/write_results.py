@@ -1,9 +1,9 @@
 """Write the README's table of measured results from the JSON files in benchmarks/results/.
 
-    python benchmarks/write_results.py [--tour runs/tour] [--one-hour runs/stories]
+    python benchmarks/write_results.py [--tour runs/tour] [--one-hour runs/stories] [--solution runs/solution]
 
-With --tour or --one-hour the headline numbers of a finished tour (of a run of configs/stories-one-hour.toml) are first
-copied into results/, with the machine they were measured on. Nothing in the table is typed by hand.
+With an option the headline numbers of a finished tour, of a run of configs/stories-one-hour.toml, or of `cs336 scaling
+solve` are first copied into results/, with the machine they were measured on. Nothing in the table is typed by hand.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 from cs336_basics.runs.atomic import atomic_write, write_json
 from cs336_basics.runs.directory import RunDirectory
+from cs336_scaling.worked_solution import PREDICTION, QUERIES, TARGET_RUN
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent.parent / "README.md"
@@ -37,6 +38,19 @@ def _facts(run: RunDirectory) -> dict[str, Any]:
     manifest = run.manifest()
     environment = {key: manifest[key] for key in manifest if key not in ("kind", "status", "resumed")}
     return {key: run.summary()[key] for key in kept} | {"measured": _today(), "environment": environment}
+
+
+def record_solution(directory: Path) -> None:
+    """Copy what `cs336 scaling solve` predicted and found."""
+    found, record = (json.loads((directory / name).read_text(encoding="utf-8")) for name in (PREDICTION, TARGET_RUN))
+    queries = json.loads((directory / QUERIES).read_text(encoding="utf-8"))
+    kept = {
+        "fit_until": max(answer["budget"] for answer in queries["profiles"]), "budget": found["spec"]["budget"],
+        "predicted": found["loss"]["value"], "noise": [found["loss"][end] for end in ("low", "high")],
+        "widened": [found["widened"][end] for end in ("low", "high")], "real": record["loss"],
+        "law": found["law"], "held_out": found["held_out"], "tokens": record["tokens"], "seconds": record["seconds"],
+    }  # fmt: skip
+    write_json(RESULTS / "scaling_solution.json", kept | {"measured": _today(), "environment": record["machine"]})
 
 
 def _today() -> str:
@@ -93,6 +107,13 @@ def _bpe_encoding(r: dict[str, Any]) -> str:
     return (
         f"{faster['tiktoken']:.1f}x tiktoken, {faster['HF tokenizers']:.1f}x Hugging Face tokenizers, one thread, cold "
         f"cache, {r['mb_per_cpu_second']['ours']:.0f} MB/s; {r['tokens']:,} ids equal"
+    )
+
+
+def _bpe_equivalence(r: dict[str, Any]) -> str:
+    return (
+        f"{r['corpora']:,} random corpora: compiled, plain and brute-force trainers agree; {r['strings']:,} random strings: the "
+        "ids of tiktoken, and decoded to the same text"
     )
 
 
@@ -192,8 +213,11 @@ def _service_kills(r: dict[str, Any]) -> str:
 
 def _scaling(r: dict[str, Any]) -> str:
     return (
-        f"fitted to runs of at most {r['fit_until']:.0e} FLOPs, a run of {r['budget']:.0e} predicted at {r['predicted']:.4f} "
-        f"[{r['low']:.4f}, {r['high']:.4f}], trained to {r['real']:.4f}: {r['predicted'] / r['real'] - 1:+.2%}"
+        f"fitted to runs of at most {r['fit_until']:.0e} FLOPs, a run of {r['budget']:.0e} predicted at {r['predicted']:.3f} "
+        "(90% interval by the noise of the runs {:.3f} to {:.3f}, widened by the error at a held-out budget {:.3f} to {:.3f}), ".format(
+            *r["noise"], *r["widened"]
+        )
+        + f"trained to {r['real']:.3f}: {r['predicted'] / r['real'] - 1:+.1%}"
     )
 
 
@@ -248,6 +272,7 @@ TABLE = (  # what, result file, text, by which command
     ("resume", "resume_after_kill", _resume, "bench_resume_after_kill.py"),
     ("BPE training", "bpe_training", _bpe_training, "bench_bpe_training.py"),
     ("BPE encoding", "bpe_encoding", _bpe_encoding, "bench_bpe_encoding.py"),
+    ("BPE equivalence", "bpe_equivalence", _bpe_equivalence, "check_bpe_equivalence.py"),
     ("cached generation", "generation", _generation, "bench_generation.py"),
     ("MinHash signatures", "minhash", _minhash, "bench_minhash.py"),
     ("near duplicates in files", "dedup_million", _dedup_million, "bench_dedup_million.py"),
@@ -283,11 +308,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tour", type=Path, help="directory of a finished tour to take up")
     parser.add_argument("--one-hour", type=Path, help="directory of a finished run of configs/stories-one-hour.toml")
+    parser.add_argument("--solution", type=Path, help="directory of a finished `cs336 scaling solve` to take up")
     arguments = parser.parse_args()
     if arguments.tour:
         record_tour(arguments.tour)
     if arguments.one_hour:
         write_json(RESULTS / "stories_one_hour.json", _facts(RunDirectory(arguments.one_hour)))
+    if arguments.solution:
+        record_solution(arguments.solution)
     lines = ["", "| what | measured | by | on |", "|---|---|---|---|"]
     lines += [f"| {' | '.join(row)} |" for row in rows()]
     text = README.read_text(encoding="utf-8")

@@ -93,6 +93,7 @@ def predict(argv: list[str]) -> None:
             values[rule]["held-out budget"] = (
                 f"{held.budget:.3g}: errors up to {abs(held.errors).max():.2%}, {held.inside:.0%} inside"
             )
+            values[rule]["loss, if the law is as wrong again per step"] = _interval(held.widen(found.loss, o.flops))
         except ValueError as reason:
             values[rule]["held-out budget"] = f"none: {reason}"
     _print(values, as_json=o.json)

@@ -1,7 +1,8 @@
 """What a law says about a bigger run: the best size for its budget, the loss there, and how sure that is.
 
 The check that costs nothing is to hold out the largest budget, fit the rest, and look at the error there
-(`held_out_error`); the check that counts is to train the target.
+(`held_out_error`); it also says by how much an interval should be widened further out (`HeldOut.widen`). The check that
+counts is to train the target.
 
 Handout: scaling_laws (predict the best size, hyperparameters and loss of a run ten times larger).
 Read next: `design.py`.
@@ -9,6 +10,7 @@ Read next: `design.py`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +43,18 @@ class HeldOut:
     """predicted over real loss minus 1, per run"""
     inside: float
     """share of the runs inside their intervals"""
+    step: float
+    """the held-out budget over the largest fitted one"""
+
+    def widen(self, loss: Interval, flops: float) -> Interval:
+        """An interval for a budget beyond the held-out one, that knows how wrong the law was there.
+
+        The bootstrap knows the noise of the runs, not whether the law still holds further out. The largest error of the
+        log loss at the held-out budget, one step up, is added on both sides for every such step to `flops`.
+        """
+        slack = float(np.abs(np.log1p(self.errors)).max())
+        slack *= max(1.0, math.log(flops / self.budget) / math.log(self.step))
+        return Interval(loss.value, loss.low * math.exp(-slack), loss.high * math.exp(slack), loss.confidence)
 
 
 def predict(resampled: ParametricBootstrap, runs: RunTable, flops: float, *, confidence: float = 0.9) -> Prediction:
@@ -86,4 +100,4 @@ def held_out_error(runs: RunTable, *, num_resamples: int = 200, seed: int = 0, c
     ]
     errors = np.array([interval.value for interval in found]) / held.loss - 1
     inside = np.mean([loss in interval for loss, interval in zip(held.loss.tolist(), found, strict=True)])
-    return HeldOut(float(largest), tuple(found), errors, float(inside))
+    return HeldOut(float(largest), tuple(found), errors, float(inside), float(largest / runs.budgets[-2]))

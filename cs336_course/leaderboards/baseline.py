@@ -76,7 +76,7 @@ DESCRIPTIONS = {
     "step-time": "Assignment 1's model and AdamW, the board's reference timed against itself.",
     "tokenizer-speed": "The readable encoder, the board's reference timed against itself.",
     "scaling-prediction": "Robust Huber fit of the Chinchilla law from a grid of starts.",
-    "filtered-data": "Language, Gopher rules, quality classifier, PII masking, exact and near deduplication.",
+    "filtered-data": "Language, Gopher rules, quality classifier, PII masking, exact and near deduplication, decontamination.",
     "accuracy": "A byte-level Transformer on worked solutions, greedy decoding.",
 }
 
@@ -117,6 +117,7 @@ def filtered_documents(division: Division, scratch: Path) -> Path:
     from cs336_data.document_files import from_line, is_document_file, read_lines
     from cs336_data.filter_for_model import FilterForModelConfig
     from cs336_data.pipeline import run_pipeline
+    from cs336_data.pipeline_config import CorpusStepConfig
     from cs336_data.synthetic_crawl.crawl import write_crawl
 
     settings = config_from_dict(FilteredSettings, division.settings)
@@ -124,8 +125,10 @@ def filtered_documents(division: Division, scratch: Path) -> Path:
     import cs336_data
 
     shipped = load_config(FilterForModelConfig, Path(cs336_data.__file__).parent / "configs" / "model-small.toml")
+    passages = [str(scratch / "crawl" / "evaluation.jsonl")]
     pipeline = replace(
         shipped.pipeline, inputs=(str(scratch / "crawl" / "warc" / "*.gz"),),
+        corpus_steps=(*shipped.pipeline.corpus_steps, CorpusStepConfig("decontaminate", {"evaluation": passages})),
         execution=replace(shipped.pipeline.execution, workers=1),
     )  # fmt: skip
     run_pipeline(pipeline, scratch / "data", progress=False)

@@ -41,10 +41,16 @@ class Overlap:
         return None
 
 
-def measure_overlap(training: Iterable[str], evaluation: Sequence[str]) -> Overlap:
-    """Compare training documents, read once, with evaluation documents, held in memory."""
+def measure_overlap(training: Iterable[str], evaluation: Sequence[str], *, allowed: Iterable[str] = ()) -> Overlap:
+    """Compare training documents, read once, with evaluation documents, held in memory.
+
+    What stands in the texts `allowed` too, such as a stock sentence, does not count as evaluation text.
+    """
     grams = {gram for text in evaluation for gram in _grams(text)}
     lines = {line for text in evaluation for line in _lines(text)}
+    for text in allowed:
+        grams.difference_update(_grams(text))
+        lines.difference_update(_lines(text))
     seen_grams: set[int] = set()
     seen_lines: set[int] = set()
     canary = False

@@ -32,7 +32,7 @@ class Check:
 class Progress:
     """Run the public tests and show problems done, points, and what comes next."""
 
-    assignment: Literal["basics", "scaling", "data", "alignment"] = "basics"
+    assignment: Literal["basics", "systems", "scaling", "data", "alignment"] = "basics"
     """which assignment"""
     folder: Path = Path(".")
     """its folder"""
@@ -95,7 +95,6 @@ def progress(argv: list[str]) -> None:
     from cs336_course.learner.progress import next_step
     from cs336_course.learner.progress import progress as measure
 
-    print("running the public tests (a minute or two) ...", file=sys.stderr, flush=True)
     problems = measure(options.folder, options.assignment)
     for problem in problems:
         mark = "done" if problem.done else "    "

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+from cs336_basics.tokenization.progress import progress_bar
 from cs336_course.learner.adapters import PROBLEMS, AdapterState, adapter_states
 
 
@@ -58,7 +60,7 @@ def next_step(states: list[AdapterState], problems: list[ProblemState]) -> str:
 
 
 def run_public_tests(folder: Path) -> list[tuple[str, bool]]:
-    """(test function, passed) of every test that was not skipped.
+    """(test function, passed) of every test that was not skipped; a bar on stderr meanwhile.
 
     Raises:
         ValueError: pytest made no result.
@@ -67,9 +69,20 @@ def run_public_tests(folder: Path) -> list[tuple[str, bool]]:
         out = Path(scratch) / "out.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={out}", "tests"]
         environment = {**os.environ, "PYTHONPATH": str(folder.resolve())}
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        said = ""
+        with (
+            subprocess.Popen(
+                command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            ) as child,
+            progress_bar("public tests", enabled=True) as report,
+        ):
+            assert child.stdout is not None
+            for line in child.stdout:
+                said += line
+                if percent := re.search(r"\[ *(\d+)%\]$", line):
+                    report(int(percent[1]), 100)
         if not out.is_file():
-            raise ValueError(f"pytest made no result in {folder}: {(done.stdout + done.stderr).strip()[-400:]}")
+            raise ValueError(f"pytest made no result in {folder}: {said.strip()[-400:]}")
         results = []
         for case in ElementTree.parse(out).iter("testcase"):
             tags = {child.tag for child in case}

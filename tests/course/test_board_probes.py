@@ -251,15 +251,30 @@ def test_overlap_counts_as_brute_force_does():
     assert "canary" in measure_overlap([f"x {CANARY} y"], evaluation).verdict(allowed=1.0)
 
 
+def test_the_crawl_gives_validation_text_and_clean_pages():
+    from cs336_course.leaderboards.judges import filtered
+    from cs336_data.synthetic_crawl.crawl import CrawlOptions
+
+    small = CrawlOptions(articles=20, reference=1, boilerplate=2, spam=2, adult=1, hostile=1, foreign=2, copies=2,
+                         near_copies=2, broken=1, files=1)  # fmt: skip
+    validation, pages = filtered.crawl_texts(filtered.FilteredSettings(crawl=small))
+    own = measure_overlap([], validation, allowed=pages)
+    assert 0 < own.grams < measure_overlap([], validation).grams  # stock sentences are left out, the rest is not
+    assert measure_overlap(pages, validation, allowed=pages).shared_grams == 0
+    assert measure_overlap(validation[:1], validation, allowed=pages).verdict(allowed=0.01) is not None
+
+
 def test_documents_that_quote_the_validation_text_are_refused(tmp_path, monkeypatch):
     from cs336_course.leaderboards.judges import filtered
 
     validation = [f"{' '.join(f'word{i * j % 37}' for i in range(40))}\n" for j in range(2, 6)]
-    monkeypatch.setattr(filtered, "validation_texts", lambda settings: validation)
+    stock = f"{' '.join(f'stock{i}' for i in range(30))}\n"
+    validation[0] += stock
+    monkeypatch.setattr(filtered, "crawl_texts", lambda settings: (validation, [f"as we say, {stock}"]))
     (tmp_path / "artifacts").mkdir()
     documents = tmp_path / "artifacts" / "documents.jsonl"
     settings = {"steps": 4, "seeds": 1, "context_length": 32, "d_model": 16, "num_layers": 1, "batch_size": 2}
-    plain = [json.dumps({"text": "the quick brown fox jumps over the lazy dog " * 20})] * 3
+    plain = [json.dumps({"text": "the quick brown fox jumps over the lazy dog " * 20 + stock})] * 3
     documents.write_text("\n".join(plain))
     assert judge(None, "filtered-data", "", tmp_path, **settings).failed == {}
     documents.write_text("\n".join([*plain, json.dumps({"text": validation[0]})]))

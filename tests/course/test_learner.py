@@ -77,6 +77,23 @@ def test_next_step_names_what_to_fill(folder):
     assert "submit pack" in next_step(states, problems[:1])
 
 
+def test_progress_counts_what_the_public_tests_say(folder, capsys):
+    """Two problems of one file of tests, one solved."""
+    for path in (folder / "tests").glob("test_*.py"):
+        if path.name != "test_nn_utils.py":
+            path.unlink()
+    path = folder / "tests" / "adapters.py"
+    head, tail = path.read_text().split("def run_softmax", 1)
+    path.write_text(
+        head + "def run_softmax" + tail.replace("raise NotImplementedError", "return in_features.softmax(dim)", 1)
+    )
+    assert main(["progress", "--folder", str(folder)]) == 0
+    lines = {line.split()[-7]: line for line in capsys.readouterr().out.splitlines() if line.endswith(" tests")}
+    assert lines["softmax"].startswith("done")
+    passed, of, total = lines["cross_entropy"].split()[-4:-1]
+    assert (passed, of) == ("0", "of") and int(total) > 0 and not lines["cross_entropy"].startswith("done")
+
+
 def test_pack_and_verify(folder, capsys):
     (folder / "cs336_basics" / "model.py").write_text("x = 1\n")
     (folder / "cs336_basics" / "weights.pt").write_bytes(bytes(100))

@@ -5,7 +5,8 @@
 
 No code of a participant runs and no claim about training is needed: the trainer, its steps and seeds are fixed here.
 Probes: "budget" (not more text than allowed), "overlap" (`../overlap.py`: evaluation text may shape filters, never be
-trained on). Read next: `cs336_data/filter_for_model.py` (the same at the course's size).
+trained on; sentences that clean pages of the crawl share with it do not count). Read next:
+`cs336_data/filter_for_model.py` (the same at the course's size).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +31,7 @@ from cs336_course.leaderboards.judges.judging import Judging
 from cs336_course.leaderboards.overlap import measure_overlap
 from cs336_course.leaderboards.verification import PASSED, Measurement
 from cs336_data.synthetic_crawl.crawl import CrawlOptions, write_crawl
+from cs336_data.warc import read_records
 
 END = 256
 """id of the end of a document, after the 256 bytes"""
@@ -50,17 +53,18 @@ class FilteredSettings:
     max_mb: float = 5.0
     """megabytes of text"""
     allowed_overlap: float = 0.01
-    """share of the evaluation's 13-grams or lines that may occur by chance"""
+    """share of the evaluation's own 13-grams or lines that may occur"""
 
 
 def measure(judging: Judging) -> Measurement:
     """Check the documents, train, evaluate."""
     s = judging.settings(FilteredSettings)
     documents = list(read_documents(judging.artifacts / "documents.jsonl"))
-    validation = validation_texts(s)
+    validation, crawled = crawl_texts(s)
     if (wrong := _size_problem(documents, s)) is not None:
         raise ProbeFailure("budget", wrong)
-    if (wrong := measure_overlap(documents, validation).verdict(allowed=s.allowed_overlap)) is not None:
+    overlap = measure_overlap(documents, validation, allowed=crawled)
+    if (wrong := overlap.verdict(allowed=s.allowed_overlap)) is not None:
         raise ProbeFailure("overlap", wrong)
     half = judging.random("validation").permutation(len(validation))[: -(-len(validation) // 2)]
     chosen = [validation[i] for i in sorted(half)]
@@ -88,12 +92,20 @@ def read_documents(path: Path) -> Iterator[str]:
         raise ProbeFailure("evidence", f"documents.jsonl: {type(error).__name__}: {error}") from error
 
 
-def validation_texts(s: FilteredSettings) -> list[str]:
-    """The crawl's held-out prose."""
-    with tempfile.TemporaryDirectory(prefix="cs336-crawl-") as folder:
-        write_crawl(Path(folder), s.crawl)
-        lines = (Path(folder) / "validation.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line)["text"] for line in lines]
+def crawl_texts(s: FilteredSettings) -> tuple[list[str], list[str]]:
+    """The crawl's held-out prose, and the texts of its pages into which none of that was copied."""
+    with tempfile.TemporaryDirectory(prefix="cs336-crawl-") as name:
+        folder = Path(name)
+        write_crawl(folder, s.crawl)
+        validation = [row["text"] for row in _rows(folder / "validation.jsonl")]
+        copied = {row["record_id"] for row in _rows(folder / "truth.jsonl") if row["contaminated"]}
+        records = [record for path in sorted((folder / "wet").iterdir()) for record in read_records(path)]
+    pages = [r.payload.decode("utf-8") for r in records if r.record_id.removesuffix("-text") not in copied]
+    return validation, pages
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _size_problem(documents: list[str], s: FilteredSettings) -> str | None:

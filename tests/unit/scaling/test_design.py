@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from simulated_runs import simulate
 
+from cs336_scaling.bootstrap import Interval
 from cs336_scaling.design import PRIOR_SD, candidate_runs, plan_runs
 from cs336_scaling.parametric import fit_parametric_robust
 from cs336_scaling.parametric_intervals import bootstrap_parametric
 from cs336_scaling.parametric_law import ParametricLaw
-from cs336_scaling.prediction import held_out_error, predict
+from cs336_scaling.prediction import HeldOut, held_out_error, predict
 from cs336_scaling.runs_table import RunTable, load_isoflops
 
 LAW = ParametricLaw(1.8, 300.0, 900.0, 0.33, 0.29)
@@ -103,3 +104,13 @@ def test_the_largest_budget_is_held_out():
     off = np.where(runs.budget == 3e21, runs.loss * 1.05, runs.loss)
     held = held_out_error(RunTable(runs.parameters, runs.tokens, runs.budget, off), num_resamples=20)
     assert held.errors == pytest.approx(np.full(8, 1 / 1.05 - 1), abs=1e-6) and held.inside == 0.0
+
+
+def test_an_interval_is_widened_by_what_the_law_got_wrong():
+    """A factor of 4 between budgets, 10 % off there: 16 times further out is two steps, 1.1 ** 2 on either side."""
+    loss = Interval(2.0, 1.9, 2.1, 0.9)
+    held = HeldOut(4e10, (), np.array([0.02, 0.1, -0.05]), 0.5, 4.0)
+    wide = held.widen(loss, 64e10)
+    assert (wide.value, wide.low, wide.high) == pytest.approx((2.0, 1.9 / 1.21, 2.1 * 1.21))
+    near = held.widen(loss, 5e10)  # never less than one step
+    assert (near.low, near.high) == pytest.approx((1.9 / 1.1, 2.1 * 1.1))
