@@ -131,7 +131,7 @@ def main() -> None:
     """Measure, print, write results/quality_rules.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few pages, no result file")
-    parser.add_argument("--pages", type=int, default=4000, help="number of pages")
+    parser.add_argument("--pages", type=int, default=1000, help="number of pages; 1000 take about a minute")
     parser.add_argument("--seed", type=int, default=0, help="of the pages")
     arguments = parser.parse_args()
     texts = list(pages(200 if arguments.quick else arguments.pages, seed=arguments.seed))

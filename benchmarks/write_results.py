@@ -251,13 +251,18 @@ def _quality_rules(r: dict[str, Any]) -> str:
 
 
 def _data_pipeline(r: dict[str, Any]) -> str:
-    rows = r["rows"]
-    speedup = f"; {r['workers']['speedup_2_workers']:.2f}x with two workers" if "workers" in r else ""
-    return (
-        f"{rows['ours']['pages_per_cpu_second']:,.0f} pages per CPU second, "
-        f"{rows['datatrove, our extractor']['ours_is_times']:.1f}x datatrove with the same extractor, "
-        f"{rows['datatrove, trafilatura']['ours_is_times']:.1f}x with its own{speedup}"
-    )
+    texts = []
+    if "same" in r:
+        times = r["same"]["times_as_fast"]
+        texts.append(
+            f"{r['same']['pages_per_cpu_second']['ours']:,.0f} pages per CPU second, {times['ours']:.1f}x datatrove with "
+            f"the same extractor ({times['ours, library']:.1f}x if language is asked through fastText's library)"
+        )
+    if "trafilatura" in r:
+        texts.append(f"{r['trafilatura']['times_as_fast']['ours']:.1f}x datatrove with trafilatura, its own")
+    if "workers" in r:
+        texts.append(f"{r['workers']['speedup_2_workers']:.2f}x with two workers")
+    return "; ".join(texts)
 
 
 TABLE = (  # what, result file, text, by which command

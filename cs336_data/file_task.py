@@ -72,6 +72,12 @@ class _Tally:
     models: dict[str, str] = field(default_factory=dict)
     masked: Counter[str] = field(default_factory=Counter)
 
+    def spend(self, label: str, since: float) -> float:
+        """Add the CPU time of this thread from `since` to now; returns now, where the next step begins."""
+        now = time.thread_time()
+        self.seconds[label] += now - since
+        return now
+
 
 def output_paths(task: FileTask) -> dict[str, Path]:
     """Kind of output -> its path, without the manifest."""
@@ -199,7 +205,7 @@ def _documents(path: str, reading: ReadingConfig, tally: _Tally, watch: Watch) -
             found = next(source, None)
         except (OSError, ValueError, EOFError) as error:
             raise UnreadableFileError(str(error)) from error
-        tally.seconds["read"] += time.thread_time() - began
+        tally.spend("read", began)
         if found is None:
             return
         yield found
@@ -241,17 +247,17 @@ def _judge(found: _Found, steps: Sequence[Step], tally: _Tally) -> tuple[tuple[s
         clock = time.thread_time()
         tally.funnel[label]["in"] += 1
         loaded = found.load()
-        tally.seconds[label] += time.thread_time() - clock
+        clock = tally.spend(label, clock)
         if isinstance(loaded, str):
             tally.funnel[label][loaded] += 1
             return (label, loaded), ""
         found.document = loaded
         tally.funnel[label]["out"] += 1
         for step in steps:
-            label, clock = step.label, time.thread_time()
+            label = step.label
             tally.funnel[label]["in"] += 1
             reason = _apply(step, found)
-            tally.seconds[label] += time.thread_time() - clock
+            clock = tally.spend(label, clock)
             _note(step, found.document, tally)
             tally.funnel[label][reason or "out"] += 1
             if reason is not None:

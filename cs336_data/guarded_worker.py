@@ -204,7 +204,7 @@ class _ChildState:
             if self.key != task.fingerprint:
                 self.steps = build_steps([StepConfig(**step) for step in task.config["steps"]])
                 self.key = task.fingerprint
-                _warm_up(self.steps)
+                warm_up(self.steps)
                 _limit_memory(self.limits.document_memory_mb)
             return {"manifest": process_file(task, self.steps, skip=skip, stop=stop, watch=watch)}
         except UnreadableFileError as error:
@@ -222,7 +222,7 @@ def _explain(error: Exception, task: FileTask) -> str:
     return str(error) if isinstance(error, (ImportError, OSError, ValueError)) else f"{type(error).__name__}: {error}"
 
 
-def _warm_up(steps: list[Any]) -> None:
+def warm_up(steps: list[Any]) -> None:
     """Let every step load its model before memory is limited."""
     from cs336_data.document import Document
     from cs336_data.extraction import extract_html

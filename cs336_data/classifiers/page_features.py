@@ -6,7 +6,10 @@ Shares and means only: the length of a text is no evidence of its quality and is
 
 from __future__ import annotations
 
+import functools
+import operator
 import re
+from collections import Counter
 
 import numpy as np
 
@@ -45,40 +48,63 @@ _CHAT = frozenset(
 _FUNCTION = frozenset("the a an of in on at by for with from to into over under between through during".split())
 
 
+_GROUPS = (_STOP, _PERSONAL, _CHROME, _EXPOSITION, _CHAT, _FUNCTION)
+_GROUPS_OF = {word: tuple(word in group for group in _GROUPS) for word in frozenset().union(*_GROUPS)}
+"""word -> for each group whether it belongs; one look-up instead of six"""
+
+
 def page_features(text: str) -> np.ndarray:
     """The numbers of `NAMES`, float64 (19,); zeros for a text without words."""
     text = text[:MAX_CHARACTERS]
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [stripped for line in text.splitlines() if (stripped := line.strip())]
     found = _WORD.findall(text)
     if not found or not lines:
         return np.zeros(len(NAMES))
-    words = [word.lower() for word in found]
+    words = list(map(str.lower, found))
     count, characters = len(words), sum(map(len, lines))
     sentences = max(1, len(_SENTENCE.findall(text)))
-    letters = sum(map(str.isalpha, text))
-
-    def share(group: frozenset[str]) -> float:
-        return sum(word in group for word in words) / count
-
+    letters, upper, digits, symbols = _character_counts(text)
+    stop, personal, chrome, exposition, chat, function = _group_counts(words)
     first = words[:200]
     return np.array([
         sum(line.endswith((".", "!", "?", '."', ".)")) for line in lines) / len(lines),
         np.log(1 + characters / len(lines)),
         sum(len(line) < 30 for line in lines) / len(lines),
-        share(_STOP),
+        stop / count,
         sum(map(len, words)) / count,
-        sum(map(str.isupper, text)) / max(1, letters),
-        sum(map(str.isdigit, text)) / characters,
-        sum(not (c.isalnum() or c.isspace() or c in ".,;:'\"()-?!") for c in text) / characters,
+        upper / max(1, letters),
+        digits / characters,
+        symbols / characters,
         len(set(first)) / len(first) ** 0.8,
         1 - len(set(lines)) / len(lines),
-        sum(word[0].isupper() for word in found) / count,
-        share(_PERSONAL),
+        sum(map(str.isupper, map(operator.itemgetter(0), found))) / count,
+        personal / count,
         (text.count("!") + text.count("?")) / sentences,
-        share(_CHROME),
-        share(_EXPOSITION),
+        chrome / count,
+        exposition / count,
         np.log(1 + min(100, count / sentences)),
         text.count(",") / count,
-        share(_CHAT),
-        share(_FUNCTION),
+        chat / count,
+        function / count,
     ])  # fmt: skip
+
+
+def _group_counts(words: list[str]) -> list[int]:
+    """How many words are in each of `_GROUPS`."""
+    met = Counter(map(_GROUPS_OF.get, words))
+    del met[None]
+    return [sum(count for member, count in met.items() if member[i]) for i in range(len(_GROUPS))]
+
+
+def _character_counts(text: str) -> list[int]:
+    """Letters, upper-case letters, digits, other symbols; each distinct character is looked at once."""
+    counts = np.bincount(np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32))
+    present = np.flatnonzero(counts)
+    return (counts[present] @ np.array([_classes(code) for code in present.tolist()])).tolist()
+
+
+@functools.lru_cache(maxsize=10_000)
+def _classes(code: int) -> tuple[bool, bool, bool, bool]:
+    """To which of the four classes of `_character_counts` a character belongs."""
+    c = chr(code)
+    return c.isalpha(), c.isupper(), c.isdigit(), not (c.isalnum() or c.isspace() or c in ".,;:'\"()-?!")

@@ -1,7 +1,10 @@
-"""The loops of `repetition.py`, compiled: n-grams are found in a table with open addressing and compared word by word.
+"""The loops of `repetition.py`, compiled: n-grams get numbers, and those of n words come from those of n - 1.
 
-Slots carry the stamp of the n-gram size they were filled for, so that the table is not cleared in between. All that is
-called stands in this file, since numba's store of machine code looks at one file only. Read next: `gopher.py`.
+An n-gram is the (n-1)-gram at its beginning and one word more, so two numbers are compared however large n is; and where
+the (n-1)-gram occurs once only, nothing has to be looked up at all. Both make long n-grams cheaper than short ones.
+
+All that is called stands in this file, since numba's store of machine code looks at one file only. Read next:
+`gopher.py`.
 """
 
 from __future__ import annotations
@@ -11,63 +14,53 @@ import numpy as np
 
 
 @numba.njit(nogil=True)
-def find(words, n, start, hashed, table, stamps, stamp):
-    """Slot of the n-gram at `start`, or the free slot where it belongs; table holds where it was seen first."""
-    mask = len(table) - 1
-    slot = (hashed ^ (hashed >> np.uint64(29))) & np.uint64(mask)
-    while stamps[slot] == stamp:
-        first, same = table[slot], True
-        for k in range(n):
-            if words[first + k] != words[start + k]:
-                same = False
-                break
-        if same:
-            break
-        slot = (slot + np.uint64(1)) & np.uint64(mask)
-    return slot
+def lengthen(words, n, grams, counts, table):
+    """Numbers and counts of the n-grams, from those of the (n-1)-grams.
 
-
-@numba.njit(nogil=True)
-def gram_hash(words, start, n):
-    """Hash of the n-gram at `start`."""
-    value = np.uint64(0)
-    for k in range(start, start + n):
-        value = (value ^ np.uint64(words[k] + 1)) * np.uint64(0x9E3779B97F4A7C15)
-        value ^= value >> np.uint64(32)
-    return value
-
-
-@numba.njit(nogil=True)
-def top_characters(words, lengths, n, table, stamps, counts, stamp):
-    """Characters of the most frequent n-gram, the first of several, times its count."""
-    best = best_count = 0
+    grams[i] is the place where the gram at place i stands first, counts[i] how often the gram that is first at i occurs.
+    `table` is room for a table with open addressing, a power of two; it holds places.
+    """
+    longer, times = np.empty_like(grams), np.zeros_like(counts)
+    mask = np.uint64(len(table) - 1)
+    table[:] = -1
     for i in range(len(words) - n + 1):
-        slot = find(words, n, i, gram_hash(words, i, n), table, stamps, stamp)
-        if stamps[slot] != stamp:
-            stamps[slot], table[slot], counts[slot] = stamp, i, 0
-        counts[slot] += 1
-    for i in range(len(words) - n + 1):  # the first of the most frequent, in order of appearance
-        slot = find(words, n, i, gram_hash(words, i, n), table, stamps, stamp)
-        if counts[slot] > best_count:
-            best, best_count = i, counts[slot]
-    characters = n - 1
-    for k in range(best, best + n):
-        characters += lengths[k]
-    return characters * best_count
+        longer[i] = i
+        if counts[grams[i]] > 1:
+            word = words[i + n - 1]
+            mixed = (np.uint64(grams[i]) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(word)) * np.uint64(
+                0xD1B54A32D192ED03
+            )
+            slot = (mixed >> np.uint64(32)) & mask
+            while table[slot] >= 0:
+                first = table[slot]
+                if grams[first] == grams[i] and words[first + n - 1] == word:
+                    longer[i] = first
+                    break
+                slot = (slot + np.uint64(1)) & mask
+            if longer[i] == i:
+                table[slot] = i
+        times[longer[i]] += 1
+    return longer, times
 
 
 @numba.njit(nogil=True)
-def duplicated_characters(words, lengths, n, table, stamps, stamp):
+def top_characters(lengths, n, counts):
+    """Characters of the most frequent n-gram, the first of several, times its count."""
+    best = counts.argmax()
+    return (lengths[best : best + n].sum() + n - 1) * counts[best]
+
+
+@numba.njit(nogil=True)
+def duplicated_characters(lengths, n, grams):
     """Characters of n-grams seen before."""
+    seen = np.zeros(len(grams), np.bool_)
     characters = i = 0
-    while i + n <= len(words):
-        slot = find(words, n, i, gram_hash(words, i, n), table, stamps, stamp)
-        if stamps[slot] == stamp:
-            for k in range(i, i + n):
-                characters += lengths[k]
+    while i + n <= len(grams):
+        if seen[grams[i]]:
+            characters += lengths[i : i + n].sum()
             i += n
         else:
-            stamps[slot], table[slot] = stamp, i
+            seen[grams[i]] = True
             i += 1
     return characters
 
@@ -78,15 +71,21 @@ def first_excess(words, lengths, num_characters, sizes, shares, num_top):
     size = 16
     while size < 2 * len(words):
         size *= 2
-    table, stamps, counts = np.empty(size, np.int64), np.zeros(size, np.int64), np.empty(size, np.int64)
+    table = np.empty(size, np.int32)
+    reached = len(words) + 1  # the n of the grams at hand; none yet
     for index in range(len(sizes)):
         n = sizes[index]
         if len(words) < n:
             continue
+        if n < reached:  # begin anew with n = 0, where all grams are one
+            reached, grams, counts = 0, np.zeros(len(words), np.int32), np.full(len(words), len(words), np.int32)
+        while reached < n:
+            reached += 1
+            grams, counts = lengthen(words, reached, grams, counts, table)
         if index < num_top:
-            characters = top_characters(words, lengths, n, table, stamps, counts, index + 1)
+            characters = top_characters(lengths, n, counts)
         else:
-            characters = duplicated_characters(words, lengths, n, table, stamps, index + 1)
+            characters = duplicated_characters(lengths, n, grams)
         if characters / num_characters > shares[index]:
             return index
     return -1

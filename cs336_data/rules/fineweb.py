@@ -43,6 +43,8 @@ class FineWebQuality:
         newlines = page.text.count("\n")
         if duplicate_shares(lines, len(page.text) - newlines)[1] > self.max_duplicate_characters:
             return "fineweb_duplicate_lines"
-        if newlines / len(page.words) > self.max_newlines_per_word:
+        # What stands between white space is one word or more: most pages need not be cut into words for this.
+        limit = self.max_newlines_per_word
+        if newlines / len(page.text.split()) > limit and newlines / len(page.words) > limit:
             return "fineweb_many_newlines"
         return None

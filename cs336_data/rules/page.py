@@ -79,11 +79,9 @@ class _Chunks(dict[str, tuple[int, ...]]):
 
 def kind_of(word: str) -> int:
     """The bits of a word."""
-    kind = STOP_WORD << STOP_WORDS.index(word) if word in STOP_WORDS else 0
-    if _SYMBOL.fullmatch(word):
-        kind |= SYMBOL
-    if any(character.isalpha() for character in word):
-        kind |= LETTER
+    if word.isalpha() or any(map(str.isalpha, word)):  # then it is nothing else
+        return LETTER | (STOP_WORD << STOP_WORDS.index(word) if word in STOP_WORDS else 0)
+    kind = SYMBOL if _SYMBOL.fullmatch(word) else 0
     if len(word) == 1 and TERMINAL.match(word):
         kind |= ENDS_SENTENCE
     if all(unicodedata.category(character).startswith("P") for character in word):

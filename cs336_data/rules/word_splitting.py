@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import string
 
 import regex
 
@@ -32,6 +33,9 @@ _UNITS = (
     r"km\u00b2|km\u00b3|km/h|km|mm\u00b2|mm\u00b3|mm|m/s|m\u00b2|m\u00b3|m|dm\u00b2|dm\u00b3|dm|cm\u00b2|cm\u00b3|cm|ha|"
     r"\u00b5m|nm|yd|in|ft|kg|g|mg|\u00b5g|t|lb|oz|kmh|mph|hPa|Pa|mbar|mb|MB|kb|KB|gb|GB|tb|TB|T|G|M|K|%"
 )
+_LETTERS, _LOWER_LETTERS = frozenset(string.ascii_letters), frozenset(string.ascii_lowercase)
+_SINGLE = frozenset(",:;!?()[]{}<>*&'\"`\u2018\u2019\u201c\u201d\u00ab\u00bb")
+"""Marks that are a prefix and a suffix of one character, whatever stands beside them."""
 _CURRENCY = r"\p{Sc}|US\$|C\$|A\$"
 
 _PREFIX = regex.compile(
@@ -47,13 +51,14 @@ _INFIX = regex.compile(
     rf"|(?<=[{_LETTER}]),(?=[{_LETTER}])|(?<=[{_LETTER}0-9])(?:{_HYPHENS})(?=[{_LETTER}])"
     rf"|(?<=[{_LETTER}0-9])[:<>=/](?=[{_LETTER}])"
 )
-_URL = regex.compile(
-    r"(?:[\w+\-.]{2,}://)?(?:\S+(?::\S*)?@)?"
+_HOST = (
     r"(?:(?:[1-9]\d?|1\d\d|2[01]\d|22[0-3])(?:\.(?:1?\d{1,2}|2[0-4]\d|25[0-5])){2}\.(?:[1-9]\d?|1\d\d|2[0-4]\d|25[0-4])"
     rf"|(?:[A-Za-z0-9\u00a1-\uffff][A-Za-z0-9\u00a1-\uffff_-]{{0,62}})?[A-Za-z0-9\u00a1-\uffff]\."
     rf"(?:(?:[A-Za-z0-9\u00a1-\uffff][A-Za-z0-9\u00a1-\uffff_-]{{0,62}})?[A-Za-z0-9\u00a1-\uffff]\.)*[{_LOWER}]{{2,63}})"
     r"(?::\d{2,5})?(?:[/?#]\S*)?"
 )
+_SCHEME, _USER = r"(?:[\w+\-.]{2,}://)?", r"(?:\S+(?::\S*)?@)?"
+_URL, _URL_WITH_USER = regex.compile(_SCHEME + _HOST), regex.compile(_SCHEME + _USER + _HOST)
 _WHOLE = (
     "' '' C++ 'S 's \u2018S \u2018s and/or w/o 're 'Cause 'cause 'cos 'Cos 'coz 'Coz 'cuz 'Cuz 'bout ma'am Ma'am o'clock "
     "O'clock lovin' Lovin' havin' Havin' doin' Doin' goin' Goin' nothin' Nothin' nuthin' Nuthin' ol' Ol' somethin' "
@@ -73,8 +78,8 @@ _SPLIT = (
 ).split()
 MAX_CHUNK = 1000
 """Longer chunks count as one word; taking marks off one by one would take time quadratic in the length."""
-SUFFIX_WINDOW = 64
-"""Where a suffix is looked for, at the end; all but a long row of dots is shorter than this."""
+SUFFIX_WINDOW, DOTS_WINDOW = 4, 64
+"""Where a suffix is looked for, at the end; only a row of dots may be longer than four characters."""
 
 
 def split_chunk(chunk: str) -> tuple[str, ...]:
@@ -82,7 +87,7 @@ def split_chunk(chunk: str) -> tuple[str, ...]:
     exceptions = _exceptions()
     if chunk in exceptions:
         return exceptions[chunk]
-    if (chunk.isalpha() and chunk.isascii()) or len(chunk) > MAX_CHUNK:
+    if (chunk.isascii() and (chunk.isalpha() or chunk.isdecimal())) or len(chunk) > MAX_CHUNK:
         return (chunk,)
     before: list[str] = []
     after: list[str] = []
@@ -91,7 +96,7 @@ def split_chunk(chunk: str) -> tuple[str, ...]:
         middle: list[str] = list(exceptions[rest])
     elif not rest:
         middle = []
-    elif "." in rest and _URL.fullmatch(rest):
+    elif rest.isalnum() or ("." in rest and (_URL_WITH_USER if "@" in rest else _URL).fullmatch(rest)):
         middle = [rest]
     else:
         middle = _cut_infixes(rest)
@@ -103,22 +108,42 @@ def _strip_affixes(chunk: str, before: list[str], after: list[str]) -> str:
     exceptions, size = _exceptions(), -1
     while chunk and len(chunk) != size and chunk not in exceptions:
         size = len(chunk)
-        prefix, suffix = _PREFIX.match(chunk), None
-        start = prefix.end() if prefix else 0
-        if prefix and chunk[start:] in exceptions:
+        start = _prefix_end(chunk)
+        if start and chunk[start:] in exceptions:
             before.append(chunk[:start])
             return chunk[start:]
-        suffix = _SUFFIX.search(chunk, max(start, size - SUFFIX_WINDOW))
-        end = suffix.start() if suffix else size
-        if suffix and chunk[:end] in exceptions:
+        end = _suffix_start(chunk, start)
+        if end < size and chunk[:end] in exceptions:
             after.append(chunk[end:])
             return chunk[:end]
-        if prefix:
+        if start:
             before.append(chunk[:start])
-        if suffix and end >= start and end < size:
+        if start <= end < size:
             after.append(chunk[end:])
         chunk = chunk[start:end]
     return chunk
+
+
+def _prefix_end(chunk: str) -> int:
+    """Where the prefix ends, 0 if there is none. Most chunks are decided by their first character."""
+    if chunk[0] in _SINGLE:
+        return 1
+    if chunk[0] in _LETTERS and "$" not in chunk:  # all prefixes with letters are currencies
+        return 0
+    prefix = _PREFIX.match(chunk)
+    return prefix.end() if prefix else 0
+
+
+def _suffix_start(chunk: str, start: int) -> int:
+    """Where the suffix begins, from `start` on; the length if there is none. Most are decided by the last characters."""
+    size = len(chunk)
+    if start < size and (chunk[-1] in _SINGLE or (chunk[-1] == "." and chunk[-2:-1] in _LOWER_LETTERS)):
+        return size - 1
+    if _LETTERS.issuperset(chunk[-5:]):  # suffixes with letters follow a digit or an apostrophe
+        return size
+    window = DOTS_WINDOW if chunk.endswith("..") else SUFFIX_WINDOW
+    suffix = _SUFFIX.search(chunk, max(start, size - window))
+    return suffix.start() if suffix else size
 
 
 def _cut_infixes(chunk: str) -> list[str]:
@@ -136,6 +161,8 @@ def _cut_infixes(chunk: str) -> list[str]:
 
 def _join_exceptions(words: list[str]) -> tuple[str, ...]:
     """Put neighbours together again that form an exception, such as the emoticon at the end of "def f(x):"."""
+    if _beginnings().isdisjoint(words[:-1]):
+        return tuple(words)
     exceptions, joined, i = _exceptions(), list[str](), 0
     while i < len(words):
         for j in range(min(len(words), i + 5), i + 1, -1):
@@ -147,6 +174,12 @@ def _join_exceptions(words: list[str]) -> tuple[str, ...]:
             joined.append(words[i])
             i += 1
     return tuple(joined)
+
+
+@functools.cache
+def _beginnings() -> frozenset[str]:
+    """What an exception may begin with."""
+    return frozenset(word[:end] for word in _exceptions() for end in range(1, len(word)))
 
 
 @functools.cache

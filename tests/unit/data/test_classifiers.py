@@ -205,6 +205,15 @@ def test_page_features_by_hand():
     assert not page_features("12 34 !!").any() and not page_features("").any()
 
 
+def test_characters_are_counted_as_one_by_one():
+    text = "\u0130stanbul \u00c9t\u00e9 \u0663 1\u00b2 \U0001f600\U0001f600 (x) \u4f60; $5 \ud800 \u2167" * 3
+    values = dict(zip(NAMES, page_features(text), strict=True))
+    assert values["upper-case letters"] == sum(c.isupper() for c in text) / sum(c.isalpha() for c in text)
+    assert values["digits"] == sum(c.isdigit() for c in text) / len(text)
+    other = [c for c in text if not (c.isalnum() or c.isspace() or c in ".,;:'\"()-?!")]
+    assert values["other symbols"] == len(other) / len(text)
+
+
 def test_length_is_no_feature():
     """A text twice in a row (as new lines) has the same features, but for repetition and vocabulary."""
     text = "The river rises in May, when the snow melts.\nIt floods the lower fields.\n"

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import pickle
+import random
+import struct
 
 import pytest
 
 from cs336_data.document import Document
+from cs336_data.fasttext_file import read_fasttext_file
+from cs336_data.fasttext_model import FastTextModel
 from cs336_data.language import LanguageFilter, LanguageIdentifier, identify_language
+from cs336_data.language_model import CompiledLanguageModel
 from cs336_data.model_assets import find_asset
 
 pytest.importorskip("fasttext")
@@ -59,3 +64,33 @@ def test_broken_and_missing_models(tmp_path):
         LanguageIdentifier(assets=tmp_path).identify(ENGLISH)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         find_asset(["x"], assets=tmp_path / "none")
+
+
+def test_compiled_model_answers_as_the_library():
+    """Words, n-grams, pruned buckets, quantized rows, the tree: any mistake in one shows in the probabilities."""
+    path, rng = LanguageIdentifier().path, random.Random(0)
+    library, compiled = FastTextModel(path), CompiledLanguageModel(path)
+    pieces = [*ENGLISH.split(), "Gr\u00f6\u00dfe", "l'\u00e9t\u00e9", "\u4f60\u597d\u3002", "\u0434\u043e\u043c", "\U0001f600", "\u00a0",
+              "\0", "</s>", "</s", "__label__en", "label__", "\ud800", "12", "a", "-", "\n", "supercalifragilistic"]  # fmt: skip
+    texts = [ENGLISH, *pieces, *(" ".join(rng.choices(pieces, k=rng.randrange(1, 30))) for _ in range(300))]
+    texts += ["".join(chr(rng.randrange(33, 0x600)) for _ in range(rng.randrange(1, 40))) for _ in range(300)]
+    labels = set()
+    for text in texts:
+        (expected, probability), = library.probabilities(text)  # fmt: skip
+        label, score = compiled.probabilities(text)[0]
+        assert score == pytest.approx(probability, abs=1e-6) and (label == expected or score < 0.3), text
+        labels.add(label)
+    assert len(labels) > 20, "the texts should be in many languages"
+
+
+def test_models_that_are_not_read(tmp_path):
+    """A model with word pairs, one cut short: an error, upon which the filter asks the library."""
+    data = bytearray(LanguageIdentifier().path.read_bytes())
+    (tmp_path / "cut.ftz").write_bytes(data[: len(data) // 2])
+    struct.pack_into("<i", data, 8 + 5 * 4, 2)
+    (tmp_path / "lid.176.bin").write_bytes(data)
+    for name in ("cut.ftz", "lid.176.bin"):
+        with pytest.raises(ValueError, match=name):
+            read_fasttext_file(tmp_path / name)
+    other = LanguageIdentifier(assets=tmp_path, engine="compiled")
+    assert other.path.parent == tmp_path and other.identify(ENGLISH)[0] == "en"

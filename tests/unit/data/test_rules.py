@@ -172,6 +172,7 @@ LINES = sentences(6)
         ([*LINES, "Two words."], LINES),
         ([*LINES, "Please enable JavaScript in it."], LINES),
         ([*LINES, "Read our Privacy Policy here."], LINES),
+        ([*LINES, "Pages that use [1]cookies are many."], LINES),  # found once the citation is out
         ([*LINES, "a " * 3 + "x" * 1001 + "."], LINES),
         ([*LINES[:5], "It was built[12] in 1900.[citation needed]"], [*LINES[:5], "It was built in 1900."]),
         (["  " + line for line in LINES], LINES),
