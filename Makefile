@@ -61,7 +61,7 @@ test: SELECTED := -m "not long"
 test: $(VENV)/.dev  ## the CPU suite, with shape annotations checked, without the few tests that are marked long
 test-all: $(VENV)/.dev  ## the same with those
 test test-all:
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --timeout 300 -n 2 --dist loadfile $(SELECTED) \
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --timeout 300 -n 2 --dist loadfile --no-loadscope-reorder $(SELECTED) \
 	  --jaxtyping-packages=$(subst $(space),$(comma),$(TYPED_MODULES)),beartype.beartype $(ARGS)
 
 check: $(VENV)/.dev  ## lint, format, types, import floors: what has to pass before a pull request

@@ -1,6 +1,6 @@
 """A step of GRPO (rollouts and update) against TRL's GRPOTrainer, and an update against a plain PyTorch loop.
 
-    python benchmarks/bench_grpo.py [--steps 6] [--rounds 3] [--threads 2] [--quick]
+    python benchmarks/bench_grpo.py [--steps 6] [--rounds 3] [--threads 2] [--only step|update] [--quick]
 
 Both train a Llama of the same shape (that of `bench_alignment.py`) in float32 on the CPU, on policy, without a reference
 model: 8 prompts of 24 to 32 tokens, 8 responses of up to 48 tokens each, one AdamW update on all 64. TRL runs `steps`
@@ -201,32 +201,33 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6, help="steps per round")
     parser.add_argument("--rounds", type=int, default=3, help="rounds")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
+    parser.add_argument("--only", choices=("step", "update"), help="one comparison; nothing is written")
     parser.add_argument("--quick", action="store_true", help="one round of three steps; nothing is written")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/grpo.json"))
     options = parser.parse_args()
     steps, rounds = (3, 1) if options.quick else (options.steps, options.rounds)
     torch.set_num_threads(options.threads)
-    trainer = our_trainer()
-    ours: list[Step] = []
-    theirs: list[Step] = []
-    for _ in range(rounds):
-        theirs += trl_steps(steps)
-        ours += our_steps(trainer, steps)
-    mine, plain = update_steps(trainer, steps * rounds)
+    trainer, found = our_trainer(), {}
+    if options.only != "update":
+        ours: list[Step] = []
+        theirs: list[Step] = []
+        for _ in range(rounds):
+            theirs += trl_steps(steps)
+            ours += our_steps(trainer, steps)
+        found |= {"cs336": medians(ours), "trl": medians(theirs)}
+    if options.only != "step":
+        mine, plain = update_steps(trainer, steps * rounds)
+        found |= {"update, cs336": medians(mine), "update, plain loop": medians(plain)}
+    for name, values in found.items():
+        print(f"{name:20}", "  ".join(f"{key} {value:,.4g}" for key, value in values.items()), flush=True)
+    if options.only == "update":
+        return
     import transformers
     import trl
 
-    found = {
-        "cs336": medians(ours),
-        "trl": medians(theirs),
-        "update, cs336": medians(mine),
-        "update, plain loop": medians(plain),
-    }
     ratios = {key: found["cs336"][key] / found["trl"][key] for key in ("tokens_per_second", "tokens_per_cpu_second")}
-    for name, values in found.items():
-        print(f"{name:20}", "  ".join(f"{key} {value:,.4g}" for key, value in values.items()), flush=True)
     print("times as fast as TRL:", ratios, flush=True)
-    if not options.quick:
+    if not options.quick and not options.only:
         write_json(options.out, {
             **found, "times_as_fast": ratios, "threads": options.threads,
             "versions": {"trl": trl.__version__, "transformers": transformers.__version__},

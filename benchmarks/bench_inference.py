@@ -1,7 +1,7 @@
 """The inference engine against transformers' `generate` with the same weights, int8 against float32, and 64 requests
 in one running batch against the same requests one by one.
 
-    python benchmarks/bench_inference.py [--repeats 7] [--threads 2] [--quick]
+    python benchmarks/bench_inference.py [--repeats 7] [--threads 2] [--only rivals|staggered|times] [--quick]
 
 TinyStories shape (d_model 512, 4 layers, 16 heads, d_ff 1344, vocabulary 10,000), float32, greedy, prompts of 32
 tokens, 64 new ones. The rivals alternate; medians are compared, of wall-clock and of CPU seconds: on a machine with
@@ -113,20 +113,14 @@ def ratios(times: dict[str, dict[str, float]], slow: str, fast: str) -> dict[str
     return {clock: round(times[slow][clock] / times[fast][clock], 3) for clock in ("wall_s", "cpu_s")}
 
 
-def main() -> None:
-    """Measure, print, write results/inference.json."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--quick", action="store_true", help="one repeat of a few tokens, no result file")
-    arguments = parser.parse_args()
-    repeats, new_tokens, count = (1, 8, 8) if arguments.quick else (arguments.repeats, 64, 64)
-    torch.set_num_threads(arguments.threads)
-    torch.manual_seed(0)
-    model = TransformerLM(ModelConfig(VOCAB, CONTEXT, D_MODEL, LAYERS, HEADS, D_FF)).eval()
-    rival, engine, int8 = rival_with_weights_of(model), Engine(model), Engine(model, weights="int8")
-    draw = np.random.default_rng(0)
-    results: dict[str, Any] = {}
+SECTIONS = ("rivals", "staggered", "times")
+
+
+def compare_with_rival(
+    model: TransformerLM, engine: Engine, int8: Engine, *, repeats: int, new_tokens: int
+) -> dict[str, Any]:
+    """transformers, float32 and int8 at batch 1 and 4."""
+    rival, draw, results = rival_with_weights_of(model), np.random.default_rng(0), {}
     for batch in (1, 4):
         prompts = draw.integers(VOCAB, size=(batch, 32)).tolist()
         theirs, ours = generate_with_rival(rival, prompts, new_tokens), generate_with(engine, prompts, new_tokens)
@@ -145,26 +139,59 @@ def main() -> None:
             "int8_speed_ratio_to_float32": ratios(times, "ours, float32", "ours, int8"),
         }  # fmt: skip
         print(f"batch {batch}: {results[f'batch {batch}']}", flush=True)
+    return results
+
+
+def compare_staggered(engine: Engine, *, count: int, rounds: int) -> dict[str, Any]:
+    """Requests that join a running batch, and the same one by one."""
+    draw = np.random.default_rng(1)
     requests = [
         (draw.integers(VOCAB, size=draw.integers(4, 61)).tolist(), int(draw.integers(8, 49))) for _ in range(count)
     ]
-    rounds = max(1, repeats // 2)
     times = alternate(
         {"one by one": lambda: one_by_one(engine, requests), "continuous": lambda: staggered(engine, requests, 4)},
         rounds,
     )
-    results["staggered requests"] = {"requests": count, "seconds": times,
-                                     "speed_ratio": ratios(times, "one by one", "continuous")}  # fmt: skip
-    print(f"staggered requests: {results['staggered requests']}", flush=True)
-    bandwidth, batches = read_bandwidth(torch.device("cpu")), (1, 4) if arguments.quick else (1, 4, 16, 64)
+    result = {"requests": count, "seconds": times, "speed_ratio": ratios(times, "one by one", "continuous")}
+    print(f"staggered requests: {result}", flush=True)
+    return {"staggered requests": result}
+
+
+def measure_times(engines: dict[str, Engine], *, batches: tuple[int, ...], new_tokens: int) -> dict[str, Any]:
+    """Each engine alone."""
+    bandwidth = read_bandwidth(torch.device("cpu"))
     shape = {"prompt_tokens": 32, "new_tokens": new_tokens, "bandwidth": bandwidth}
-    results["bandwidth_gb_per_s"] = bandwidth / 1e9
-    results["times"] = {
+    times = {
         weights: [asdict(time_engine(served, batch, **shape)) for batch in batches]
-        for weights, served in (("float32", engine), ("int8", int8))
+        for weights, served in engines.items()
     }
-    print(f"times: {results['times']}", flush=True)
-    if not arguments.quick:
+    print(f"times: {times}", flush=True)
+    return {"bandwidth_gb_per_s": bandwidth / 1e9, "times": times}
+
+
+def main() -> None:
+    """Measure, print, write results/inference.json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", choices=SECTIONS, help="one section, no result file")
+    parser.add_argument("--quick", action="store_true", help="one repeat of a few tokens, no result file")
+    arguments = parser.parse_args()
+    repeats, new_tokens, count = (1, 8, 8) if arguments.quick else (arguments.repeats, 64, 64)
+    sections = (arguments.only,) if arguments.only else SECTIONS
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    model = TransformerLM(ModelConfig(VOCAB, CONTEXT, D_MODEL, LAYERS, HEADS, D_FF)).eval()
+    engines = {"float32": Engine(model), "int8": Engine(model, weights="int8")}
+    results: dict[str, Any] = {}
+    if "rivals" in sections:
+        results |= compare_with_rival(model, *engines.values(), repeats=repeats, new_tokens=new_tokens)
+    if "staggered" in sections:
+        results |= compare_staggered(engines["float32"], count=count, rounds=max(1, repeats // 2))
+    if "times" in sections:
+        batches = (1, 4) if arguments.quick else (1, 4, 16, 64)
+        results |= measure_times(engines, batches=batches, new_tokens=new_tokens)
+    if not arguments.quick and not arguments.only:
         facts = {"repeats": repeats, "threads": arguments.threads, "prompt_tokens": 32, "new_tokens": new_tokens}
         write_json(
             "benchmarks/results/inference.json",

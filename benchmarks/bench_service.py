@@ -2,74 +2,80 @@
 
     python benchmarks/bench_service.py [--seconds 10] [--quick]
 
-The service runs in a process of its own (no executor), the load comes from threads of this one beside it; both share
-the machine's cores. The attack is on one learner whose budget holds exactly 100 jobs. Targets: 200 submits/s,
-800 reads/s, no overdraft.
+The service (no executor) and the load (`http_load.py`: 16 connections) are two processes on the same cores. Submissions
+come from 999 learners; reads ask for what was submitted; the attack is on one learner whose budget holds exactly 100
+jobs. Every answer is checked, and at the end the database: each accepted job is a row, and nobody is charged for
+another number of jobs than were granted. Targets: 200 submits/s, 800 reads/s, no overdraft.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
-import http.client
+import itertools
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from http_load import Measured, Request, for_seconds, load, request_bytes
+from sqlalchemy import select
 
 from cs336_basics.runs.atomic import write_json
 from cs336_basics.runs.provenance import describe_environment
-from cs336_scaling.admin import give_new_key
-from cs336_scaling.db.engine import migrate, open_engine, sessionmaker
+from cs336_scaling.db.engine import SessionFactory, migrate, open_engine, sessionmaker, writing
+from cs336_scaling.db.tables import ExperimentTable, UserTable
+from cs336_scaling.keys import new_key
 from cs336_scaling.training.run import default_training_config
 
-THREADS, GRANTED, JOB_S = 16, 100, 30
-Call = Callable[[http.client.HTTPConnection], int]
+LEARNERS, GRANTED, JOB_S = 1000, 100, 30
 
 
-def call(connection: http.client.HTTPConnection, method: str, path: str, key: str, body: str | None = None) -> int:
-    connection.request(method, path, body, {"X-API-Key": key, "Content-Type": "application/json"})
-    answer = connection.getresponse()
-    answer.read()
-    return answer.status
+class Learners:
+    """Who asks for what, and what the service has said; number 0 is the attacker."""
 
+    def __init__(self, factory: SessionFactory) -> None:
+        self.keys = [new_key() for _ in range(LEARNERS)]
+        with writing(factory) as session:
+            session.add_all(UserTable(sunet_id=f"learner{n}", api_key=key) for n, key in enumerate(self.keys))
+        self.config = default_training_config().model_dump(mode="json") | {"max_runtime_seconds": JOB_S}
+        self.seeds = itertools.count()
+        self.accepted: dict[int, tuple[int, int]] = {}
+        """learner and seed of every experiment that was granted"""
 
-def load(
-    port: int, work: Callable[[int], Call], *, seconds: float | None, total: int | None = None
-) -> tuple[float, Counter[int]]:
-    """Run calls in threads for `seconds` or until `total` are done; returns calls per second and statuses."""
-    statuses: Counter[int] = Counter()
-    lock, numbers = threading.Lock(), iter(range(10**9))
-    started = time.perf_counter()
+    def submissions(self, learners: Iterator[int]) -> Iterator[Request]:
+        for learner, seed in zip(learners, self.seeds, strict=False):
+            body = json.dumps({**self.config, "model_seed": seed})
+            yield request_bytes("POST", "/submit", self.keys[learner], body), (learner, seed)
 
-    def run() -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        connection.connect()
-        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        mine: Counter[int] = Counter()
-        while seconds is None or time.perf_counter() - started < seconds:
-            with lock:
-                number = next(numbers)
-            if total is not None and number >= total:
-                break
-            mine[work(number)(connection)] += 1
-        connection.close()
-        with lock:
-            statuses.update(mine)
+    def reads(self) -> Iterator[Request]:
+        for number, (learner, seed) in itertools.cycle(list(self.accepted.items())):
+            yield request_bytes("GET", f"/experiment/{number}", self.keys[learner]), (number, seed)
 
-    threads = [threading.Thread(target=run) for _ in range(THREADS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return statuses.total() / (time.perf_counter() - started), statuses
+    def submitted(self, status: int, answer: Any, known: Any) -> None:
+        if status == 200:
+            assert answer["experiment_id"] not in self.accepted, answer
+            self.accepted[answer["experiment_id"]] = known
+        else:
+            assert status == 400 and answer["detail"]["budget_summary"]["remaining_seconds"] == 0, (status, answer)
+
+    def read(self, status: int, answer: Any, known: Any) -> None:
+        number, seed = known
+        assert status == 200 and answer["status"]["status_type"] == "queued", answer
+        assert answer["experiment_id"] == number, (answer, known)
+        assert answer["training_config"] == {**self.config, "model_seed": seed}, (answer, known)
+
+    def differences(self, factory: SessionFactory) -> int:
+        """Jobs granted and not in the database, or the other way round, or charged with anything but their seconds."""
+        columns = ExperimentTable.id, ExperimentTable.user_sunet_id, ExperimentTable.charged_ms
+        with factory() as session:
+            rows = session.execute(select(*columns)).all()
+        granted = {(number, f"learner{n}", 1000 * JOB_S) for number, (n, _) in self.accepted.items()}
+        return len(granted ^ {tuple(row) for row in rows})
 
 
 def start(folder: str) -> tuple[subprocess.Popen[str], int]:
@@ -89,29 +95,30 @@ def measure(folder: str, seconds: float, attempts: int) -> dict[str, object]:
     engine = open_engine(f"sqlite:///{folder}/service.db")
     migrate(engine)
     factory = sessionmaker(engine, expire_on_commit=False)
-    keys = [give_new_key(factory, f"learner{number}") for number in range(1000)]
-    bodies = default_training_config().model_dump(mode="json")
-
-    def body(seed: int) -> str:
-        return json.dumps({**bodies, "max_runtime_seconds": JOB_S, "model_seed": seed})
-
+    learners = Learners(factory)
+    others = itertools.cycle(range(1, LEARNERS))
     child, port = start(folder)
     try:
-        submits, accepted = load(
-            port, lambda n: lambda c: call(c, "POST", "/submit", keys[1 + n % 999], body(n)), seconds=seconds
-        )
-        reads, read = load(port, lambda n: lambda c: call(c, "GET", "/experiment/1", keys[1]), seconds=seconds)
-        _, attack = load(
-            port, lambda n: lambda c: call(c, "POST", "/submit", keys[0], body(n)), seconds=None, total=attempts
-        )
+        load(port, for_seconds(learners.submissions(others), seconds / 10), check=learners.submitted)  # warm-up
+        submits = load(port, for_seconds(learners.submissions(others), seconds), check=learners.submitted)
+        reads = load(port, for_seconds(learners.reads(), seconds), check=learners.read)
+        attack = load(port, learners.submissions(itertools.repeat(0, attempts)), check=learners.submitted)
     finally:
         child.terminate()
         child.wait(30)
-        engine.dispose()
-    assert set(accepted) == {200} and set(read) == {200}, (accepted, read)
+    differences = learners.differences(factory)
+    engine.dispose()
     return {
-        "submits_per_s": round(submits, 1), "reads_per_s": round(reads, 1), "attempts": attack.total(),
-        "granted": attack[200], "refused": attack[400], "overdrafts": attack[200] - GRANTED,
+        **speed("submits", submits), **speed("reads", reads), "attempts": attack.statuses.total(),
+        "granted": attack.statuses[200], "refused": attack.statuses[400],
+        "overdrafts": attack.statuses[200] - min(attempts, GRANTED), "differences_to_the_database": differences,
+    }  # fmt: skip
+
+
+def speed(what: str, measured: Measured) -> dict[str, float]:
+    return {
+        f"{what}_per_s": round(measured.per_s, 1), f"{what}_p50_ms": measured.milliseconds(50),
+        f"{what}_p99_ms": measured.milliseconds(99),
     }  # fmt: skip
 
 
@@ -126,7 +133,7 @@ def main() -> None:
     if not options.quick:
         result |= {"measured": datetime.date.today().isoformat(), "environment": describe_environment()}
         write_json(Path(__file__).parent / "results" / "service.json", result)
-    sys.exit(bool(result["overdrafts"]))
+    sys.exit(bool(result["overdrafts"] or result["differences_to_the_database"]))
 
 
 if __name__ == "__main__":

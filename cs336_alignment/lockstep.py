@@ -7,7 +7,10 @@
 
 There is neither padding nor a mask: position, cache and variant (rotary, ALiBi, convolutions, states) are those of a
 single sequence. Prompts are sorted by length and cut into batches of similar ones. Weights are read from the model
-itself, so there is nothing to copy after an update.
+itself at each call, so there is nothing to copy after an update.
+
+A small model's step is mostly the cost of calling a hundred operations on 64 rows. A plain model therefore takes all
+steps but the first in compiled code (`cs336_basics/compiled_decoding.py`).
 
 A sample depends on (seed, index of its prompt, its number) and on its neighbours by rounding only. Left out: rows that
 join later (`EngineSampler`), a minimum length. Read next: `grpo.py`.
@@ -15,7 +18,7 @@ join later (`EngineSampler`), a minimum length. Read next: `grpo.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,10 +28,15 @@ from torch import Tensor
 from cs336_alignment.cache_rows import select_rows
 from cs336_alignment.rollouts import FinishReason, Rollout, cut_at_stop
 from cs336_alignment.text_tokenizer import TextTokenizer
-from cs336_basics.generation import apply_temperature, keep_top_k, keep_top_p
+from cs336_basics.compiled_decoding import CompiledStep, Engine, PackedModel, takes_compiled_steps
 from cs336_basics.model import TransformerLM
-from cs336_basics.nn_utils import log_softmax, softcap, softmax
+from cs336_basics.nn_utils import softcap, token_losses
 from cs336_systems.inference import SamplingParams
+from cs336_systems.inference.sampling import invert, sampling_probabilities
+
+MIN_COMPILED_WORK = 1e8
+"""weights times tokens of a call from which "auto" compiles; a run makes many such calls, and loading the compiled code
+takes about a second (making it, once after an installation, some fifteen)"""
 
 
 class LockstepSampler:
@@ -39,13 +47,23 @@ class LockstepSampler:
         tokenizer: ours or one of Hugging Face.
         max_rows: rows decoded side by side.
         max_spread: difference of prompt lengths within a batch, in tokens.
+        engine: "plain" for the model's own modules, "compiled" for compiled steps; "auto" compiles for a plain model
+            and calls of some size.
     """
 
-    def __init__(self, model: TransformerLM, tokenizer: Any, *, max_rows: int = 1024, max_spread: int = 24):
+    def __init__(
+        self,
+        model: TransformerLM,
+        tokenizer: Any,
+        *,
+        max_rows: int = 1024,
+        max_spread: int = 24,
+        engine: Engine = "auto",
+    ):
         if max_rows < 1 or max_spread < 0:
             raise ValueError(f"max_rows must be at least 1 and max_spread 0; got {max_rows} and {max_spread}")
         self.model, self.text = model, TextTokenizer(tokenizer)
-        self.max_rows, self.max_spread = max_rows, max_spread
+        self.max_rows, self.max_spread, self.engine = max_rows, max_spread, engine
 
     def sync_weights(self, model: TransformerLM) -> None:
         """Sample with this model from now on; its weights are read at each call."""
@@ -63,11 +81,14 @@ class LockstepSampler:
         rows = len(prompts) * params.n
         uniforms = np.random.default_rng([params.seed]).random((rows, params.max_tokens))
         results: list[list[Rollout]] = [[] for _ in prompts]
+        work = rows * params.max_tokens * self.model.get_num_params(non_embedding=True)
+        compiled = takes_compiled_steps(self.model, self.engine, work=work, least=MIN_COMPILED_WORK)
+        packed = PackedModel(self.model) if compiled else None
         training = self.model.training
         self.model.eval()
         for chosen in self._batches(ids, params.n):
             numbers = torch.from_numpy(uniforms.reshape(len(prompts), params.n, -1)[chosen]).flatten(0, 1)
-            batch = _Batch(self.model, self.text, [ids[k] for k in chosen], params, numbers)
+            batch = _Batch(self.model, self.text, [ids[k] for k in chosen], params, numbers, packed)
             for place, rollout in enumerate(batch.run()):
                 results[chosen[place // params.n]].append(rollout)
         self.model.train(training)
@@ -106,8 +127,9 @@ class _Batch:
         prompts: list[list[int]],
         params: SamplingParams,
         uniforms: Tensor,
+        packed: PackedModel | None,
     ):
-        self.model, self.text, self.params, self.prompts = model, text, params, prompts
+        self.model, self.text, self.params, self.prompts, self.packed = model, text, params, prompts, packed
         self.device = model.token_embeddings.weight.device
         self.uniforms = uniforms.to(self.device)
         lengths = [len(prompt) for prompt in prompts for _ in range(params.n)]
@@ -117,8 +139,9 @@ class _Batch:
         for row, length in enumerate(lengths):
             self.tokens[row, :length] = torch.tensor(prompts[row // params.n], device=self.device)
         self.logprobs = torch.zeros(len(lengths), self.end, device=self.device)
-        self.lengths = torch.zeros_like(self.starts)
+        self.lengths = self.end - self.starts
         self.stopped = torch.zeros_like(self.starts, dtype=torch.bool)
+        self.done, self.running = torch.zeros_like(self.stopped), len(lengths)
         self.can_stop = self._tokens_that_can_stop()
 
     def run(self) -> list[Rollout]:
@@ -128,18 +151,26 @@ class _Batch:
         logits = self._forward(self.tokens[:: self.params.n, :first], cache, 0)
         groups = torch.arange(len(self.prompts), device=self.device).repeat_interleave(self.params.n)
         cache, logits = select_rows(cache, groups), logits[groups]
+        step = self._stepper(cache)
         alive = torch.arange(len(self.starts), device=self.device)
         for position in range(first, self.end):
             self._take(alive, logits, position)
-            going = ~self._done(alive)
-            if not going.any():
+            if not self.running:
                 break
-            if going.sum() <= len(alive) // 2:
-                kept = going.nonzero().flatten()
+            if self.running <= len(alive) // 2:
+                kept = (~self.done[alive]).nonzero().flatten()
                 cache, alive = select_rows(cache, kept), alive[kept]
+                step = self._stepper(cache)
             if position + 1 < self.end:
-                logits = self._forward(self.tokens[alive, position : position + 1], cache, position)
+                logits = step(self.tokens[alive, position], position)
         return [self._rollout(row) for row in range(len(self.starts))]
+
+    def _stepper(self, cache: list[Any]) -> Callable[[Tensor, int], Tensor]:
+        """The function from the next token of each row in the cache, and its position, to the logits behind it."""
+        if self.packed is None:
+            return lambda token, position: self._forward(token[:, None], cache, position)
+        compiled = CompiledStep(self.packed, cache)
+        return lambda token, position: compiled(token)
 
     def _forward(self, ids: Tensor, cache: list[Any], start: int) -> Tensor:
         """Logits (rows, vocab) behind the last of `ids`."""
@@ -148,22 +179,19 @@ class _Batch:
         return logits if cap is None else softcap(logits, cap)
 
     def _take(self, alive: Tensor, logits: Tensor, position: int) -> None:
-        """Give each row that is past its prompt and not done its next token."""
-        drawing = (self.starts[alive] <= position) & ~self._done(alive)
-        if not drawing.any():
-            return
-        rows, logits = alive[drawing], logits[drawing].float()
-        step = position - self.starts[rows]
-        tokens = draw_tokens(logits, self.uniforms[rows, step], self.params)
-        self.tokens[rows, position] = tokens
-        self.logprobs[rows, position] = log_softmax(logits, dim=-1).gather(-1, tokens[:, None])[:, 0]
-        self.lengths[rows] = step + 1
-        maybe = self.can_stop[tokens]
-        for row, token in zip(rows[maybe].tolist(), tokens[maybe].tolist(), strict=True):
+        """Every row's next token: its prompt's, or a draw. Rows that have ended draw too; nobody reads what."""
+        step = position - self.starts[alive]
+        logits, last = logits.float(), self.params.max_tokens - 1
+        drawn = draw_tokens(logits, self.uniforms[alive, step.clamp(0, last)], self.params)
+        tokens = torch.where(step < 0, self.tokens[alive, position], drawn)
+        self.tokens[alive, position] = tokens
+        self.logprobs[alive, position] = -token_losses(logits, tokens)
+        maybe = (self.can_stop[tokens] | (step == last)) & (step >= 0) & ~self.done[alive]
+        for row, token, number in zip(*(x[maybe].tolist() for x in (alive, tokens, step)), strict=True):
             self.stopped[row] = token in self.params.stop_ids or self._stop_text_is_complete(row, position)
-
-    def _done(self, rows: Tensor) -> Tensor:
-        return self.stopped[rows] | (self.lengths[rows] == self.params.max_tokens)
+            if self.stopped[row] or number == last:
+                self.done[row], self.lengths[row] = True, number + 1
+                self.running -= 1
 
     def _tokens_that_can_stop(self) -> Tensor:
         """True for stop tokens, and for tokens that hold the last byte of a stop text (all, if bytes are unknown)."""
@@ -179,6 +207,8 @@ class _Batch:
         return can
 
     def _stop_text_is_complete(self, row: int, position: int) -> bool:
+        if not self.params.stop:
+            return False
         ids = self.tokens[row, self.starts[row] : position + 1].tolist()
         return cut_at_stop(self.text.decode(ids), self.params)[1]
 
@@ -198,13 +228,4 @@ def draw_tokens(logits: Tensor, uniforms: Tensor, params: SamplingParams) -> Ten
     """One token per row of (rows, vocab) logits, by inverting the cumulated probabilities at `uniforms` (rows,)."""
     if params.temperature == 0:
         return logits.argmax(dim=-1)
-    logits = apply_temperature(logits, params.temperature)
-    if params.top_k is not None:
-        logits = keep_top_k(logits, params.top_k)
-    if params.top_p is not None:
-        logits = keep_top_p(logits, params.top_p)
-    mass = softmax(logits, dim=-1).double().cumsum(dim=-1)
-    targets = uniforms[:, None] * mass[:, -1:]
-    # never a token of probability 0, even if a target is rounded up to the whole mass
-    last = (mass < mass[:, -1:]).sum(dim=-1)
-    return torch.minimum(torch.searchsorted(mass, targets, right=True)[:, 0], last)
+    return invert(sampling_probabilities(logits, params), uniforms)

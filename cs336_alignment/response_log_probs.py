@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from cs336_basics.model import TransformerLM
-from cs336_basics.nn_utils import logsumexp, softcap, softmax, token_losses, upcast
+from cs336_basics.nn_utils import softcap, token_losses, upcast
 
 _ENTROPY_ELEMENTS = 1 << 22
 
@@ -27,14 +27,16 @@ def logits_of(model: nn.Module | Any, input_ids: Int[Tensor, "batch seq"]) -> Fl
 
 
 def compute_entropy(logits: Float[Tensor, "... vocab"]) -> Float[Tensor, "..."]:
-    """Entropy in nats of the distribution softmax(logits) over the last axis.
+    """Entropy in nats of the distribution softmax(logits) over the last axis: log Z - sum_v e_v s_v / Z.
 
-    Numerics: logsumexp minus the mean logit, so that large logits do not overflow. A token of logit -inf has no
-    share in it.
+    Numerics: s is the logits less their maximum, e = exp(s) and Z = sum e, so that nothing overflows. Below -1e4 exp is
+    zero in every dtype; cut there, a token of logit -inf has no share instead of 0 times infinity.
     """
     logits = upcast(logits)
-    weighted = (softmax(logits, dim=-1) * logits).masked_fill(logits == -torch.inf, 0.0)
-    return logsumexp(logits, dim=-1) - weighted.sum(dim=-1)
+    shifted = (logits - logits.amax(dim=-1, keepdim=True)).clamp(min=-1e4)
+    exps = shifted.exp()
+    total = exps.sum(dim=-1)
+    return total.log() - (exps * shifted).sum(dim=-1) / total
 
 
 def get_response_log_probs(

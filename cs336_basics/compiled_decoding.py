@@ -17,7 +17,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from collections.abc import Sequence as Ordered
-from typing import Any, Protocol, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ from cs336_basics.model import TransformerLM
 from cs336_basics.tokenization.compilation import stored
 
 Array = npt.NDArray[Any]
+Engine = Literal["auto", "plain", "compiled"]
 PLAIN = {
     "norm": "pre", "norm_type": "rmsnorm", "norm_gain": True, "ffn": "swiglu", "moe": None, "positions": "rope",
     "embedding_norm": False, "logit_softcap": None, "qk_norm": False, "attention_scale": 1.0,
@@ -37,6 +38,8 @@ PLAIN = {
     "changes_the_stream": False,
 }  # fmt: skip
 """properties of a ModelConfig that the kernels know"""
+MAX_TILE, LINE = 512, 16
+"""outputs of a tile: at most, and in multiples of a cache line"""
 
 
 def why_not_compiled(model: TransformerLM) -> str | None:
@@ -56,36 +59,56 @@ def why_not_compiled(model: TransformerLM) -> str | None:
     return None
 
 
-class PackedMatrix(Protocol):
-    """One matrix, or several side by side, as a kernel reads it."""
+def takes_compiled_steps(model: TransformerLM, engine: Engine, *, work: float, least: float) -> bool:
+    """Whether to decode in compiled code.
 
-    num_bytes: int
-    """bytes that one pass over the matrix reads"""
-    block: int
-    """rows come in multiples of it (one row may come alone if it is 2)"""
+    Args:
+        engine: "plain" or "compiled" to insist; "auto" compiles where it is possible, pays, and misses no hook.
+        work: weights times tokens to be written, which pays from `least` on.
 
-    def __call__(self, x: Array) -> Array:
-        """(rows, inputs) to (rows, outputs)."""
-        ...
+    Raises:
+        ValueError: "compiled" for a model that cannot be served, or another word.
+    """
+    if engine not in ("auto", "plain", "compiled"):
+        raise ValueError(f"engine must be 'auto', 'plain' or 'compiled'; got {engine!r}")
+    if engine == "auto":
+        hooked = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+        return work >= least and not hooked and why_not_compiled(model) is None
+    if engine == "compiled" and (reason := why_not_compiled(model)):
+        raise ValueError(f"engine='compiled' serves the plain float32 model on the CPU; this one has {reason}")
+    return engine == "compiled"
 
 
 class PackedLinear:
-    """A float32 matrix, inputs by outputs."""
+    """A matrix in tiles of outputs, inputs by outputs in each: what a task reads lies in one piece.
 
-    block = 2
+    Every thread gets equally many of about one width; the last is filled up with zeros.
+
+    Args:
+        parts: (outputs, inputs) matrices, float32 or int8, taken side by side.
+
+    Attributes:
+        num_bytes: what one pass over the matrices reads.
+    """
 
     def __init__(self, parts: Ordered[Tensor]):
         from cs336_basics.decoding_kernels import linear
 
         self.kernel = stored(linear)
-        self.weight = torch.cat([part.detach() for part in parts]).T.contiguous().numpy()
-        self.outputs, self.num_bytes = self.weight.shape[1], self.weight.nbytes
+        whole = torch.cat([part.detach() for part in parts])
+        self.outputs, inputs = whole.shape
+        tiles = torch.get_num_threads() * -(-self.outputs // (MAX_TILE * torch.get_num_threads()))
+        width = LINE * -(-self.outputs // (LINE * tiles))
+        pieces = whole.split(width)
+        self.weight = np.zeros((len(pieces), inputs, width), whole.numpy().dtype)
+        for tile, piece in zip(self.weight, pieces, strict=True):
+            tile[:, : len(piece)] = piece.numpy().T
+        self.num_bytes = whole.nbytes
 
     def __call__(self, x: Array) -> Array:
-        """See PackedMatrix."""
+        """(rows, inputs) to (rows, outputs); one row, or an even number of them."""
         y = np.empty((len(x), self.outputs), np.float32)
-        share = -(-self.outputs // torch.get_num_threads())
-        self.kernel(x, self.weight, y, min(512, -(-share // 64) * 64))
+        self.kernel(x, self.weight, y)
         return y
 
 
@@ -107,13 +130,13 @@ class PackedModel:
 
     Args:
         model: `why_not_compiled` is None for it.
-        pack: turns matrices that share their input into one PackedMatrix.
+        pack: PackedLinear, or a kind of it with other weights.
 
     Raises:
         ValueError: the model is not plain.
     """
 
-    def __init__(self, model: TransformerLM, *, pack: Callable[[list[Tensor]], PackedMatrix] = PackedLinear):
+    def __init__(self, model: TransformerLM, *, pack: Callable[[list[Tensor]], PackedLinear] = PackedLinear):
         if reason := why_not_compiled(model):
             raise ValueError(f"compiled decoding serves the plain float32 model on the CPU; this one has {reason}")
         from cs336_basics import decoding_kernels as kernels
@@ -169,12 +192,11 @@ class PackedModel:
         return torch.from_numpy(self.head(self._padded(hidden))[: len(hidden)])
 
     def _padded(self, x: Array) -> Array:
-        rows, block = len(x), self.head.block
-        missing = 0 if rows == 1 and block == 2 else -rows % block
-        return np.concatenate((x, np.zeros((missing, x.shape[1]), np.float32))) if missing else x
+        odd = len(x) > 1 and len(x) % 2
+        return np.concatenate((x, np.zeros_like(x[:1]))) if odd else x
 
 
-def _pack_layer(layer: Any, pack: Callable[[list[Tensor]], PackedMatrix]) -> dict[str, Any]:
+def _pack_layer(layer: Any, pack: Callable[[list[Tensor]], PackedLinear]) -> dict[str, Any]:
     attn, ffn = layer.attn, layer.ffn
     parts = {
         "qkv": [attn.q_proj.weight, attn.k_proj.weight, attn.v_proj.weight], "out": [attn.output_proj.weight],
@@ -190,15 +212,16 @@ class CompiledStep:
     """Decoding steps in compiled code, on the cache that the model's own modules have filled.
 
     Args:
-        model: `why_not_compiled` is None for it.
+        model: `why_not_compiled` is None for it; or its weights, packed already.
         cache: what `model.new_cache` gave, with at least one token in it; each step adds one.
 
     Raises:
         ValueError: the model is not plain.
     """
 
-    def __init__(self, model: TransformerLM, cache: Ordered[KVCache]):
-        self.packed, self.cache = PackedModel(model), cache
+    def __init__(self, model: TransformerLM | PackedModel, cache: Ordered[KVCache]):
+        self.packed = model if isinstance(model, PackedModel) else PackedModel(model)
+        self.cache = cache
         self.pools = [entry.pools() for entry in cache]
 
     def __call__(self, token: Int[Tensor, " batch"]) -> Float[Tensor, "batch vocab"]:

@@ -21,11 +21,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cs336_basics.compiled_decoding import CompiledStep, why_not_compiled
+from cs336_basics.compiled_decoding import CompiledStep, Engine, takes_compiled_steps
 from cs336_basics.model import TransformerLM
 from cs336_basics.nn_utils import softmax
 
-Engine = Literal["auto", "plain", "compiled"]
 MIN_COMPILED_WORK = 4e9
 """weights times tokens from which "auto" compiles: some seconds of plain decoding, more than loading the compiled code
 takes; making it takes some fifteen, once after an installation"""
@@ -130,19 +129,6 @@ def stream_tokens(
         ids = torch.cat((ids, pending), dim=1)
 
 
-def _compiles(model: TransformerLM, engine: Engine, max_new_tokens: int) -> bool:
-    """Whether `generate` takes compiled steps; "auto" does where they are possible, pay, and miss no hook."""
-    if engine not in ("auto", "plain", "compiled"):
-        raise ValueError(f"engine must be 'auto', 'plain' or 'compiled'; got {engine!r}")
-    if engine == "auto":
-        work = min(max_new_tokens, model.config.context_length) * model.get_num_params(non_embedding=True)
-        hooked = any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
-        return work >= MIN_COMPILED_WORK and not hooked and why_not_compiled(model) is None
-    if engine == "compiled" and (reason := why_not_compiled(model)):
-        raise ValueError(f"engine='compiled' serves the plain float32 model on the CPU; this one has {reason}")
-    return engine == "compiled"
-
-
 def generate(
     model: TransformerLM,
     prompt: Int[Tensor, "batch seq"],
@@ -174,7 +160,8 @@ def generate(
     Raises:
         ValueError: an empty prompt, a setting out of range, or "compiled" for a model that it cannot serve.
     """
-    compiled = use_cache and _compiles(model, engine, max_new_tokens)
+    work = min(max_new_tokens, model.config.context_length) * model.get_num_params(non_embedding=True)
+    compiled = use_cache and takes_compiled_steps(model, engine, work=work, least=MIN_COMPILED_WORK)
     training = model.training
     model.eval()
     rows: list[list[int]] = [[] for _ in range(len(prompt))]

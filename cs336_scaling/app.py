@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from cs336_scaling.config import settings_from_env
-from cs336_scaling.db.engine import get_session_factory
+from cs336_scaling.db.engine import for_single_reads, get_engine, get_session_factory
 from cs336_scaling.executors.choice import choose_executor, choose_source
 from cs336_scaling.executors.protocol import LossSource
 from cs336_scaling.rate_limit import RateLimiter
@@ -54,9 +54,10 @@ def create_app(*, dispatch: bool = False, source: LossSource | None = None) -> F
 
     app = FastAPI(title="cs336 training service", lifespan=lifespan)
     app.state.settings, app.state.sessions = settings, sessions
+    app.state.reads = for_single_reads(get_engine())
     app.state.source = source or choose_source(settings)
     app.state.limiter = RateLimiter(rate=settings.rate_limit_per_s, burst=settings.rate_limit_burst)
-    for routes in (loss_api, experiments_api, worker_api, dashboard):
+    for routes in (experiments_api, loss_api, worker_api, dashboard):
         app.include_router(routes.router)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_exception_handler(TooManyRequests, _too_many_requests)

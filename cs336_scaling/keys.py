@@ -9,7 +9,6 @@ it, is set. Read next: `db/tables.py`.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import re
 import secrets
@@ -27,7 +26,7 @@ def new_key() -> str:
 
 def hash_key(key: str) -> str:
     """What is stored: 64 hexadecimal digits."""
-    return hmac.new(key_pepper().encode(), b"cs336 key:" + key.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
+    return hmac.digest(key_pepper().encode(), b"cs336 key:" + key.encode("utf-8", "replace"), "sha256").hex()
 
 
 def is_well_formed(key: str) -> bool:

@@ -14,7 +14,6 @@ Handout: scaling_laws. Read next: `bank.py`.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -27,6 +26,7 @@ from cs336_basics.corpora.corpus_files import file_sha256
 from cs336_basics.corpora.stdlib_source import write_stdlib
 from cs336_basics.data import read_manifest
 from cs336_basics.runs.atomic import write_json
+from cs336_basics.runs.child_processes import training_context
 from cs336_basics.runs.config import config_to_dict
 from cs336_basics.runs.directory import RunDirectory
 from cs336_basics.runs.lock import exclusive_lock
@@ -105,7 +105,7 @@ def _results(jobs: list[tuple[RunSpec, Path, Path]], workers: int) -> Iterator[d
     if workers == 1:
         yield from (run_one(*job) for job in jobs)
         return
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    pool = ProcessPoolExecutor(workers, mp_context=training_context())
     try:
         futures = [pool.submit(run_one, *job) for job in jobs]
         for future in as_completed(futures):

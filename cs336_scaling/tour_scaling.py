@@ -11,7 +11,6 @@ on the spot (`cs336 scaling solve`). Read next: `worked_solution.py`.
 from __future__ import annotations
 
 import json
-import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 
 from cs336_basics.data import open_tokens, read_manifest, write_tokens
 from cs336_basics.runs.atomic import write_json
+from cs336_basics.runs.child_processes import training_context
 from cs336_basics.runs.report import Block, KeyFigure, KeyFigures, Paragraph, Picture, Section
 from cs336_basics.runs.stage import Stage
 from cs336_basics.tokenization.progress import progress_bar
@@ -86,7 +86,7 @@ def _run(directory: Path, options: ScalingStageOptions) -> None:
     losses: list[float] = []
     with (
         progress_bar("training small models", enabled=True) as report,
-        ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool,
+        ProcessPoolExecutor(2, mp_context=training_context()) as pool,
     ):
         for loss in pool.map(_train_one, [(run, str(directory.resolve())) for run in runs]):
             losses.append(loss)

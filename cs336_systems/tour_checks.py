@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,12 +34,13 @@ from cs336_systems.inference.engine import Engine
 from cs336_systems.inference.sampling import SamplingParams
 from cs336_systems.kernels.self_check import TOLERANCE
 from cs336_systems.parallel.parallel_config import ParallelConfig
-from cs336_systems.parallel.process_group import launch
-from cs336_systems.parallel.strategies import joined_strategy
+from cs336_systems.parallel.process_group import joined_group, launch
+from cs336_systems.parallel.strategies import make_strategy
 
 _SAME_LOSS = 1e-4
 """nats; sums in another order differ in float32's last digits, and a few updates make them larger"""
 _LIMIT_S = 240.0
+_STRATEGIES = ("ddp", "fsdp")
 
 
 def check_kernels_apart() -> dict[str, Any]:
@@ -70,8 +72,8 @@ def check_parallel(directory: Path, folder: Path, model: TransformerLM, *, num_s
         eval_every=num_steps, eval_tokens=2_000, checkpoint_every=num_steps, seed=seed, device="cpu", precision="float32",
     )  # fmt: skip
     curves = {"one": _train_alone(config, num_ranks=2)}
-    for name in ("ddp", "fsdp"):
-        launch(_train_in_group, 2, name, config, str(folder / name))
+    launch(_train_in_group, 2, _STRATEGIES, config, str(folder))
+    for name in _STRATEGIES:
         log = RunDirectory(folder / name).read_log()
         curves[name] = [record["train_loss"] for record in log if "train_loss" in record]
     return {"curves": curves}
@@ -100,10 +102,12 @@ def _train_alone(config: TrainConfig, *, num_ranks: int) -> list[float]:
     return losses
 
 
-def _train_in_group(name: Any, config: TrainConfig, folder: str) -> None:
+def _train_in_group(names: Sequence[Any], config: TrainConfig, folder: str) -> None:
+    """Train by each strategy in turn, in one group: the start of two processes costs more than these trainings."""
     torch.set_num_threads(1)
-    with joined_strategy(ParallelConfig(name), device=torch.device("cpu"), timeout_s=_LIMIT_S) as strategy:
-        train(config, folder, strategy=strategy, progress=False)
+    with joined_group(device=torch.device("cpu"), timeout_s=_LIMIT_S):
+        for name in names:
+            train(config, Path(folder) / name, strategy=make_strategy(ParallelConfig(name)), progress=False)
 
 
 def measure_engine(model: TransformerLM, *, requests: int, new_tokens: int, seed: int) -> dict[str, Any]:

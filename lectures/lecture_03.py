@@ -271,7 +271,7 @@ def a_small_race():
     text("""
         The winner is {norm}-norm with {ffn}, {lead:.3f} nats before the second. Now the winner again with another seed:
         {again:.3f}, a change of {change:.3f}. *One run each says nothing about which is best*, and that is the lesson: at
-        two blocks and 150 steps everything trains, even without norms. What separates these choices is depth, size and
+        two blocks and 75 steps everything trains, even without norms. What separates these choices is depth, size and
         length, as the two curves above showed without any training.
     """, norm=order[0][0], ffn=order[0][1], lead=lead, again=again, change=change)  # fmt: skip
     exercise(
@@ -296,7 +296,7 @@ def train(tokens, norm, ffn, seed=0):
     model = TransformerLM(ModelConfig(256, 32, 48, 2, 4, d_ff=width, norm=norm, ffn=ffn))
     optimizer = AdamW(model.parameters(), lr=1e-2)
     curve = []
-    for _ in range(150):
+    for _ in range(75):
         x, y = get_batch(tokens, 8, 32, "cpu", generator=generator)
         loss = cross_entropy(model(x), y)
         optimizer.zero_grad()

@@ -30,7 +30,10 @@ def figure_to_svg(figure: matplotlib.figure.Figure, *, name: str) -> str:
         raise ImportError("figures need matplotlib; install it with: pip install matplotlib") from error
     drawing = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):  # none: letters stay letters
-        figure.draw_without_rendering()  # settles the layout, on which ids in the file depend
+        layout = figure.get_layout_engine()
+        if layout is not None:  # once, as ids in the file depend on it; drawing would do it again
+            layout.execute(figure)
+            figure.set_layout_engine("none")
         figure.savefig(drawing, format="svg", metadata={"Date": None, "Creator": None})
     return re.sub(r"[ \t]+$", "", drawing.getvalue(), flags=re.MULTILINE)
 

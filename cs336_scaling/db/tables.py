@@ -106,12 +106,19 @@ def charge_ms(config: TrainingConfig, status: ExperimentStatus) -> int:
     return math.ceil(1000 * min(max(1.0, used), config.max_runtime_seconds))
 
 
+def columns_of(config: TrainingConfig, status: ExperimentStatus) -> dict[str, Any]:
+    """The columns of an experiment that follow from its status."""
+    return {
+        "status_type": status.status_type, "queued_at": status.queued_at, "run_id": getattr(status, "run_id", None),
+        "charged_ms": charge_ms(config, status),
+    }  # fmt: skip
+
+
 @event.listens_for(ExperimentTable, "before_insert")
 @event.listens_for(ExperimentTable, "before_update")
 def _keep_columns_in_step(mapper: Mapper[Any], connection: Any, row: ExperimentTable) -> None:
-    row.status_type, row.queued_at = row.status.status_type, row.status.queued_at
-    row.run_id = getattr(row.status, "run_id", None)
-    row.charged_ms = charge_ms(row.training_config, row.status)
+    for name, value in columns_of(row.training_config, row.status).items():
+        setattr(row, name, value)
 
 
 class EventLogTable(Base):

@@ -16,8 +16,8 @@ from sqlalchemy import func, select
 
 from cs336_scaling.budget import budget_summary
 from cs336_scaling.db.tables import ExperimentTable
-from cs336_scaling.routes.callers import current_learner
-from cs336_scaling.routes.experiments_api import stored_experiments
+from cs336_scaling.routes.callers import learner_of_header
+from cs336_scaling.routes.experiments_api import EXPERIMENTS
 
 router = APIRouter(include_in_schema=False)
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'"
@@ -40,7 +40,7 @@ def dashboard() -> HTMLResponse:
 @router.get("/dashboard/data")
 def dashboard_data(request: Request) -> JSONResponse:
     """Counts by state; with X-API-Key also the learner's budget and newest experiments."""
-    learner = current_learner(request) if "X-API-Key" in request.headers else None
+    learner = learner_of_header(request) if "X-API-Key" in request.headers else None
     settings = request.app.state.settings
     with request.app.state.sessions() as session:
         count = select(ExperimentTable.status_type, func.count()).group_by(ExperimentTable.status_type)
@@ -48,7 +48,7 @@ def dashboard_data(request: Request) -> JSONResponse:
         data = {"states": states, "workers": settings.max_concurrent_workers}
         if learner is not None:
             data["budget"] = budget_summary(session, learner, total_seconds=settings.total_budget_seconds).model_dump()
-            rows = session.execute(stored_experiments(learner)).all()[-NEWEST:]
+            rows = session.execute(EXPERIMENTS, {"learner": learner}).all()[-NEWEST:]
             data["experiments"] = [_shown(*row) for row in reversed(rows)]
     return JSONResponse(data)
 

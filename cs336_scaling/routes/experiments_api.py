@@ -2,8 +2,9 @@
 
     POST /submit   GET /budget   GET /experiments   GET /experiment/{id}   POST, GET /final_submission
 
-The learner is named by the header X-API-Key; errors are {"detail": ...}. A status is answered from the stored text, for
-it is the request made most often. Read next: `../scheduler/submissions.py`.
+The learner is named by the header X-API-Key; errors are {"detail": ...}. A status is the request made most often: it is
+answered from the stored text, by a statement that is put together once, without a session. Read next:
+`../scheduler/submissions.py`.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
-from sqlalchemy import Select, Text, select, type_coerce
+from sqlalchemy import Row, Text, bindparam, select, type_coerce
 
 from cs336_scaling.budget import budget_summary, lock_user
 from cs336_scaling.db.engine import writing
 from cs336_scaling.db.tables import ExperimentTable, FinalSubmissionTable
 from cs336_scaling.routes.callers import current_learner
+from cs336_scaling.routes.short_reads import read_shortly
 from cs336_scaling.scheduler.submissions import (
     DuplicateExperiment,
     IdempotencyKeyReused,
@@ -38,6 +40,13 @@ from cs336_scaling.training.training_config import TrainingConfig
 router = APIRouter(tags=["2026"])
 Learner = Annotated[str, Depends(current_learner)]
 MAX_ID = 2**31 - 1
+_ROW = ExperimentTable.__table__.c
+STORED = select(
+    _ROW.id, type_coerce(_ROW.training_config, Text), type_coerce(_ROW.status, Text), _ROW.source
+).where(_ROW.user_sunet_id == bindparam("learner"))  # fmt: skip
+"""number, configuration and status (as stored text) and source of a learner's experiments"""
+EXPERIMENTS = STORED.order_by(_ROW.queued_at, _ROW.id.desc())
+EXPERIMENT = STORED.where(_ROW.id == bindparam("number"))
 
 
 @router.post("/submit")
@@ -63,32 +72,40 @@ def submit_experiment(request: Request, response: Response, learner: Learner, co
 
 
 @router.get("/budget")
-def budget(request: Request, learner: Learner) -> BudgetSummary:
+async def budget(request: Request, learner: Learner) -> BudgetSummary:
     """Seconds used, remaining and granted."""
-    with request.app.state.sessions() as session:
-        return budget_summary(session, learner, total_seconds=request.app.state.settings.total_budget_seconds)
+    return await read_shortly(request, _budget, request, learner)
+
+
+def _budget(request: Request, learner: str) -> BudgetSummary:
+    with request.app.state.reads.connect() as connection:
+        return budget_summary(connection, learner, total_seconds=request.app.state.settings.total_budget_seconds)
 
 
 @router.get("/experiments", response_model=list[ExperimentResponse])
 def list_experiments(request: Request, learner: Learner) -> Response:
     """The learner's experiments, oldest first."""
-    with request.app.state.sessions() as session:
-        rows = session.execute(stored_experiments(learner))
+    with request.app.state.reads.connect() as connection:
+        rows = connection.execute(EXPERIMENTS, {"learner": learner})
         texts = [_as_text(*row[:3]) for row in rows]
     return Response(f"[{','.join(texts)}]", media_type="application/json")
 
 
 @router.get("/experiment/{experiment_id}", response_model=ExperimentResponse)
-def get_experiment(request: Request, learner: Learner, experiment_id: int) -> Response:
+async def get_experiment(request: Request, learner: Learner, experiment_id: int) -> Response:
     """One experiment of the learner; X-Source tells where a finished one's losses come from."""
-    row = None
-    if 0 < experiment_id <= MAX_ID:
-        with request.app.state.sessions() as session:
-            row = session.execute(stored_experiments(learner).where(ExperimentTable.id == experiment_id)).first()
+    row = await read_shortly(request, _stored, request, learner, experiment_id)
     if row is None:
         raise HTTPException(404, "not found")
     headers = {} if row.source is None else {"X-Source": row.source}
     return Response(_as_text(*row[:3]), media_type="application/json", headers=headers)
+
+
+def _stored(request: Request, learner: str, number: int) -> Row[tuple[int, str, str, str | None]] | None:
+    if not 0 < number <= MAX_ID:
+        return None
+    with request.app.state.reads.connect() as connection:
+        return connection.execute(EXPERIMENT, {"learner": learner, "number": number}).first()
 
 
 @router.post("/final_submission")
@@ -119,16 +136,6 @@ def get_final_submission(request: Request, learner: Learner) -> FinalSubmissionR
         training_config=row.training_config, predicted_final_loss=row.predicted_final_loss,
         submitted_at=row.submitted_at,
     )  # fmt: skip
-
-
-def stored_experiments(learner: str) -> Select:
-    """Number, configuration and status (as stored text) and source of a learner's experiments, in the API's order."""
-    columns = select(
-        ExperimentTable.id, type_coerce(ExperimentTable.training_config, Text),
-        type_coerce(ExperimentTable.status, Text), ExperimentTable.source,
-    )  # fmt: skip
-    order = ExperimentTable.queued_at, ExperimentTable.id.desc()
-    return columns.where(ExperimentTable.user_sunet_id == learner).order_by(*order)
 
 
 def _as_text(identity: int, config: str, status: str) -> str:

@@ -10,16 +10,27 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, bindparam, func, insert, select
 
-from cs336_scaling.budget import budget_summary, lock_user, used_ms
+from cs336_scaling.budget import LOCKED_USER, USED_MS, budget_summary, summary_of
 from cs336_scaling.config import Settings
-from cs336_scaling.db.engine import SessionFactory, writing
-from cs336_scaling.db.tables import EventLogTable, ExperimentTable
+from cs336_scaling.db.engine import SessionFactory
+from cs336_scaling.db.group_commit import write_together
+from cs336_scaling.db.tables import EventLogTable, ExperimentTable, columns_of
 from cs336_scaling.schemas.events import QueuedEvent
 from cs336_scaling.schemas.experiment import BudgetSummary, QueuedExperimentStatus, SubmitResponse
 from cs336_scaling.training.training_config import TrainingConfig
+
+_MINE = ExperimentTable.user_sunet_id == bindparam("learner")
+KNOWN = select(ExperimentTable.id, ExperimentTable.training_config_unique_id).where(
+    _MINE, ExperimentTable.idempotency_key == bindparam("key")
+)
+SAME_CONFIG = select(ExperimentTable.id).where(_MINE, ExperimentTable.training_config_unique_id == bindparam("config"))
+QUEUE_LENGTH = select(func.count()).select_from(ExperimentTable).where(ExperimentTable.status_type == "queued")
+CHECKS = select(*(part.scalar_subquery() for part in (USED_MS, SAME_CONFIG, QUEUE_LENGTH)))
+"""milliseconds used, number of an equal experiment, length of the queue: in one statement, for each costs 0.2 ms"""
+
+NEW_EXPERIMENT, NEW_EVENT = insert(ExperimentTable.__table__), insert(EventLogTable.__table__)
 
 
 class InsufficientBudget(Exception):
@@ -55,42 +66,40 @@ def submit(
     Raises:
         InsufficientBudget, DuplicateExperiment, IdempotencyKeyReused, QueueFull: in this order; nothing was charged.
     """
-    with writing(factory) as session:
-        lock_user(session, sunet_id)
-        known = _of_idempotency_key(session, sunet_id, idempotency_key)
-        if known is not None and known.training_config_unique_id != config.unique_id:
+
+    def reserve(connection: Connection) -> SubmitResponse:
+        connection.execute(LOCKED_USER, {"learner": sunet_id}).one()
+        known = None
+        if idempotency_key is not None:
+            known = connection.execute(KNOWN, {"learner": sunet_id, "key": idempotency_key}).first()
+        if known is None:
+            return _enqueue(connection, settings, sunet_id, config, idempotency_key)
+        if known.training_config_unique_id != config.unique_id:
             raise IdempotencyKeyReused
-        experiment = known or _enqueue(session, settings, sunet_id, config, idempotency_key)
-        summary = budget_summary(session, sunet_id, total_seconds=settings.total_budget_seconds)
-        return SubmitResponse(experiment_id=experiment.id, budget_summary=summary)
+        summary = budget_summary(connection, sunet_id, total_seconds=settings.total_budget_seconds)
+        return SubmitResponse(experiment_id=known.id, budget_summary=summary)
+
+    return write_together(factory, reserve)
 
 
 def _enqueue(
-    session: Session, settings: Settings, sunet_id: str, config: TrainingConfig, idempotency_key: str | None
-) -> ExperimentTable:
+    connection: Connection, settings: Settings, sunet_id: str, config: TrainingConfig, idempotency_key: str | None
+) -> SubmitResponse:
+    config_id, total_seconds = config.unique_id, settings.total_budget_seconds
+    used, same, queued = connection.execute(CHECKS, {"learner": sunet_id, "config": config_id}).one()
     cost = 1000 * config.max_runtime_seconds
-    if used_ms(session, sunet_id) + cost > round(1000 * settings.total_budget_seconds):
-        raise InsufficientBudget(budget_summary(session, sunet_id, total_seconds=settings.total_budget_seconds))
-    same = (ExperimentTable.user_sunet_id == sunet_id) & (ExperimentTable.training_config_unique_id == config.unique_id)
-    if session.scalars(select(ExperimentTable.id).where(same)).first() is not None:
+    if used + cost > round(1000 * total_seconds):
+        raise InsufficientBudget(summary_of(used, total_seconds=total_seconds))
+    if same is not None:
         raise DuplicateExperiment
-    queued = select(func.count()).select_from(ExperimentTable).where(ExperimentTable.status_type == "queued")
-    if session.scalars(queued).one() >= settings.max_queue_length:
+    if queued >= settings.max_queue_length:
         raise QueueFull
     now = datetime.now(UTC)
-    experiment = ExperimentTable(
-        user_sunet_id=sunet_id, training_config_unique_id=config.unique_id, training_config=config,
-        status=QueuedExperimentStatus(queued_at=now), idempotency_key=idempotency_key,
-    )  # fmt: skip
-    session.add(experiment)
-    session.flush()
-    session.add(EventLogTable(experiment_id=experiment.id, event=QueuedEvent(), created_at=now))
-    session.flush()
-    return experiment
-
-
-def _of_idempotency_key(session: Session, sunet_id: str, key: str | None) -> ExperimentTable | None:
-    if key is None:
-        return None
-    mine = (ExperimentTable.user_sunet_id == sunet_id) & (ExperimentTable.idempotency_key == key)
-    return session.scalars(select(ExperimentTable).where(mine)).first()
+    status = QueuedExperimentStatus(queued_at=now)
+    row = {
+        "user_sunet_id": sunet_id, "training_config_unique_id": config_id, "training_config": config, "status": status,
+        "idempotency_key": idempotency_key, **columns_of(config, status),
+    }  # fmt: skip
+    number = connection.execute(NEW_EXPERIMENT, row).inserted_primary_key[0]
+    connection.execute(NEW_EVENT, {"experiment_id": number, "event": QueuedEvent(), "created_at": now})
+    return SubmitResponse(experiment_id=number, budget_summary=summary_of(used + cost, total_seconds=total_seconds))

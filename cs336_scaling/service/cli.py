@@ -51,6 +51,9 @@ def serve(argv: list[str]) -> None:
     except ImportError as error:
         raise ImportError(f"{NEEDED} ({error})") from error
     listener = socket.create_server((o.host, o.port))
+    # An answer is written in two parts; without this the second may wait for a far client's acknowledgement of the first.
+    # asyncio sees to it only for sockets that it made itself; connections inherit it from here.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     url = f"http://{'127.0.0.1' if o.host == '0.0.0.0' else o.host}:{listener.getsockname()[1]}"
     given = {
         "EXECUTOR": o.executor,

@@ -7,7 +7,7 @@ for the bytes of the weights, not for arithmetic. `quantize_linears` rounds ever
 the fused decoder packs the same numbers (`fused_model.py`).
 
 Source: Dettmers et al. 2022 (2208.07339), section 2 (vector-wise scales; their outlier split is left out). Read next:
-`fused_kernels.py`.
+`int8_kernel.py`.
 """
 
 from __future__ import annotations

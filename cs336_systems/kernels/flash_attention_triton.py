@@ -73,6 +73,17 @@ def store_tile(X, tile, rows, stride, num_rows, WIDTH: tl.constexpr, D: tl.const
 
 
 @kernel
+def key_range(tile, offset, num_keys, M: tl.constexpr, N: tl.constexpr, CAUSAL: tl.constexpr):
+    """Where the keys end that every query of a tile sees (whole tiles of them), and those that any of them sees."""
+    end = num_keys
+    full = num_keys // N * N
+    if CAUSAL:
+        end = tl.minimum(end, (tile + 1) * M + offset)
+        full = tl.minimum(full, (tile * M + offset + 1) // N * N)
+    return full, end
+
+
+@kernel
 def attend(
     q, acc, m, l, K, V, rows, k_row, v_row, begin, end, num_keys, offset, c,
     WIDTH: tl.constexpr, D: tl.constexpr, N: tl.constexpr,
@@ -116,15 +127,7 @@ def flash_forward(
     O += batch * o_batch + head * o_head
     offset = num_keys - num_queries
     rows = tile * M + tl.arange(0, M)
-
-    # keys that every query of the tile sees, then the rest
-    if CAUSAL:
-        end = tl.minimum(num_keys, (tile + 1) * M + offset)
-        full = (tile * M + offset + 1) // N * N
-        full = tl.minimum(full, num_keys // N * N)
-    else:
-        end = num_keys
-        full = num_keys // N * N
+    full, end = key_range(tile, offset, num_keys, M, N, CAUSAL)
     q = load_tile(Q, rows, q_row, num_queries, WIDTH, D, False)
     m = tl.full((M,), float("-inf"), dtype=tl.float32)
     l = tl.zeros((M,), dtype=tl.float32)
@@ -286,13 +289,7 @@ def flash_backward_queries(
     V += batch * v_batch + head // group * v_head
     offset = num_keys - num_queries
     rows = tile * M + tl.arange(0, M)
-    if CAUSAL:
-        end = tl.minimum(num_keys, (tile + 1) * M + offset)
-        full = (tile * M + offset + 1) // N * N
-        full = tl.minimum(full, num_keys // N * N)
-    else:
-        end = num_keys
-        full = num_keys // N * N
+    full, end = key_range(tile, offset, num_keys, M, N, CAUSAL)
     q = load_tile(Q + batch * q_batch + head * q_head, rows, q_row, num_queries, WIDTH, D, False)
     do = load_tile(DO + batch * do_batch + head * do_head, rows, do_row, num_queries, WIDTH, D, False)
     at = tl.program_id(1).to(tl.int64) * num_queries + rows

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
 from cs336_basics.nn_utils import upcast
+from cs336_basics.runs.child_processes import training_context
 
 COLLECTIVE_TIMEOUT_S = 600.0
 
@@ -79,7 +80,7 @@ def launch(function: Callable[..., Any], world_size: int, *arguments: Any) -> li
         raise ValueError(f"world_size must be at least 1; got {world_size}")
     config = LaunchConfig(
         min_nodes=1, max_nodes=1, nproc_per_node=world_size, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
-        run_id=function.__name__, max_restarts=0,
+        run_id=function.__name__, max_restarts=0, start_method=training_context().get_start_method(),
     )  # fmt: skip
     results = elastic_launch(config, function)(*arguments)
     return [results[rank] for rank in range(world_size)]

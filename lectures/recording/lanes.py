@@ -20,6 +20,7 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import pickle
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable
@@ -74,7 +75,10 @@ def spawn(function: Callable[..., Any], world_size: int, *args: Any, **kwargs: A
 
 def _run_ranks(task: tuple[Any, ...], world_size: int, folder: Path) -> list[dict[str, Any]]:
     """Start the ranks, wait, and read what each left behind."""
-    context = multiprocessing.get_context("spawn")
+    context: Any = multiprocessing.get_context("spawn")
+    if sys.platform == "linux":  # a server imports torch once, where new interpreters would do it once per rank
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["torch.distributed", "lectures.recording.session"])
     ranks = [context.Process(target=rank_main, args=(rank, *task), daemon=True) for rank in range(world_size)]
     for process in ranks:
         process.start()

@@ -106,17 +106,22 @@ def shown_path(path: Path, folder: Path) -> str:
     return path.name
 
 
-def record(path: Path, *, limits: Limits | None = None) -> dict[str, Any]:
+def record(path: Path, *, limits: Limits | None = None, method: str = "spawn") -> dict[str, Any]:
     """Run a lecture in a process of its own and return its trace (see `trace.py`).
 
     What goes wrong in the lecture is in the trace: `meta.error`, `meta.problems`.
+
+    Args:
+        limits: what it may use.
+        method: how multiprocessing starts the process; "fork" is for a caller that has loaded what lectures import,
+            but none of the modules they step into, and was itself started with PYTHONHASHSEED=0.
 
     Raises:
         RuntimeError: the process died or hung beyond its limit.
         SyntaxError: the lecture is no Python.
     """
     limits = limits or Limits()
-    context = multiprocessing.get_context("spawn")
+    context: Any = multiprocessing.get_context(method)
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_record_main, args=(sender, str(path), limits))
     with _environment(PYTHONHASHSEED="0"):  # else the order of a set of words differs from run to run

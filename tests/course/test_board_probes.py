@@ -19,6 +19,7 @@ from cs336_basics.tokenization.tokenizer import Tokenizer
 from cs336_course.leaderboards.board import Board, Division, Metric
 from cs336_course.leaderboards.conversation import ProbeFailure, staged
 from cs336_course.leaderboards.evidence_folder import ROOT, pack_code
+from cs336_course.leaderboards.judges import attention
 from cs336_course.leaderboards.judges.evaluation_text import evaluation_texts
 from cs336_course.leaderboards.judges.judging import JUDGES, Judging
 from cs336_course.leaderboards.judges.timing import Timed, clock_probe
@@ -163,10 +164,11 @@ def test_wrong_attention_is_caught(talk, mode, probe):
     assert caught.value.probe == probe
 
 
-def test_a_patched_timer_is_caught(talk):
-    """A busy machine may hide it once; what the probe says of given times is the next test."""
+def test_a_patched_timer_is_caught(talk, monkeypatch):
+    """At the board's own size. A busy machine may hide it once; what the probe says of given times is the next test."""
+    monkeypatch.setattr(attention, "settled", lambda measure: measure())  # a failure is what is looked for
     for _ in range(4):
-        found = judge(talk, "attention-time", "patches_timer", **{**SHAPE, "tokens": 400})
+        found = judge(talk, "attention-time", "patches_timer", **{**SHAPE, "heads": 4, "tokens": 384})
         if "clock" in found.failed:
             break
     assert "patched timer" in found.failed["clock"]
@@ -193,6 +195,14 @@ def test_ids_are_compared_with_the_reference(talk):
     assert judge(talk, "tokenizer-speed", "honest", **sizes).failed.keys() <= {"clock"}
     with pytest.raises(ProbeFailure, match="results: the entry's ids"):
         judge(talk, "tokenizer-speed", "loses_a_merge", **sizes)
+
+
+def test_a_clock_that_hides_a_few_milliseconds_is_noticed():
+    """The boards' calls take no longer; and whoever lies in six calls of ten lowers the median as well."""
+    honest = Timed([0.004] * 20, [0.012] * 20)
+    assert clock_probe(honest, honest) == PASSED
+    assert "patched timer" in clock_probe(Timed([0.0001] * 20, [0.012] * 20), honest)
+    assert "patched timer" in clock_probe(Timed([0.0001] * 12 + [0.004] * 8, [0.012] * 20), honest)
 
 
 def test_the_clock_probe_knows_a_restless_machine_from_a_lie():

@@ -20,7 +20,7 @@ from cs336_course.misconceptions.selftest import run_selftest
 from ..fixtures.bpe_cases import CASES, expected_merges
 from ..fixtures.model_files import load
 
-BANKS, SAMPLE = available(), 5
+BANKS, SAMPLE = available(), 3
 FAST = ["rmsnorm", "softmax", "cross_entropy", "scaled_dot_product_attention", "rope", "gradient_clipping"]
 
 

@@ -58,11 +58,17 @@ print(json.dumps({"changed": [key for key in before if before[key] != after[key]
 """
 
 
-def imported_modules(path: Path) -> set[str]:
+@pytest.fixture(scope="module")
+def trees() -> dict[Path, ast.Module]:
+    """All files, parsed once."""
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
+
+
+def imported_modules(path: Path, tree: ast.Module) -> set[str]:
     """Absolute names of all modules that a file imports, at the top or inside functions."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -75,22 +81,29 @@ def test_the_files_are_found():
     assert {path.relative_to(ROOT).parts[0] for path in FILES} >= set(PACKAGES)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_go_down_only(path):
-    room = path.relative_to(ROOT).parts[0]
-    for module in imported_modules(path):
+def wrong_imports(path: Path, tree: ast.Module) -> list[str]:
+    """What a file must not import, as lines for its author."""
+    room, wrong = path.relative_to(ROOT).parts[0], []
+    for module in imported_modules(path, tree):
         other = module.split(".")[0]
-        assert other != "tests", f"{path} imports {module}; nothing shipped may import the tests"
-        if other in FLOORS and other != room:
-            assert FLOORS[other] < FLOORS[room], (
+        if other == "tests":
+            wrong.append(f"{path} imports {module}; nothing shipped may import the tests")
+        elif other in FLOORS and other != room and FLOORS[other] >= FLOORS[room]:
+            wrong.append(
                 f"{path} imports {module}: {room} is on floor {FLOORS[room]}, {other} on floor {FLOORS[other]}, and "
                 "imports go down only; move what both need one floor down, under the name of its concept"
             )
+    return wrong
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_module_has_a_docstring(path):
-    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), f"{path} needs a docstring on its first line"
+def test_imports_go_down_only(trees):
+    wrong = [line for path, tree in trees.items() for line in wrong_imports(path, tree)]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_module_has_a_docstring(trees):
+    without = [path for path, tree in trees.items() if not ast.get_docstring(tree)]
+    assert not without, f"{', '.join(map(str, without))} need a docstring on the first line"
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -21,7 +21,9 @@ from cs336_course.leaderboards.conversation import Answer, Conversation, ProbeFa
 from cs336_course.leaderboards.verification import PASSED, Measurement
 
 MIN_REPEATS = 20
-CLOCK_SHARE, CLOCK_MS = 0.25, 3.0
+CLOCK_SHARE, CLOCK_MS = 0.25, 0.5
+"""How much longer a turn may last than the entry's clock explains: a share of the turn, and a little. The boards' calls
+take a few milliseconds, so an allowance of milliseconds would let a clock that shows nothing at all pass."""
 
 
 @dataclass
@@ -98,14 +100,20 @@ def take_turns(
 
 
 def clock_probe(entry: Timed, baseline: Timed) -> str:
-    """ "passed", or how much time passed outside of the entry's clock that should not have."""
-    hidden = entry.around_ms() - baseline.around_ms()
-    unrest = baseline.around_ms(90) - baseline.around_ms()  # of the machine; an entry cannot raise it
-    if hidden > CLOCK_SHARE * entry.median_ms + CLOCK_MS + unrest:
-        return (
-            f"patched timer or work outside of the call: {entry.around_ms():.1f} ms pass around a call of "
-            f"{entry.median_ms:.2f} ms, around the reference's {baseline.around_ms():.1f} ms"
-        )
+    """ "passed", or how much time passed outside of the entry's clock that should not have.
+
+    Looked at twice: at the tenth percentile, which a busy machine hardly lifts, and at the median, for a clock that lies
+    in part of the calls; there the machine's unrest is allowed for, as seen around the reference's calls, which an entry
+    cannot make longer.
+    """
+    unrest = baseline.around_ms(90) - baseline.around_ms()
+    for percentile, allowed in ((10, 0.0), (50, unrest)):
+        around, usual = entry.around_ms(percentile), baseline.around_ms(percentile)
+        if around - usual > CLOCK_SHARE * (entry.median_ms + usual) + CLOCK_MS + allowed:
+            return (
+                f"patched timer or work outside of the call: {around:.1f} ms pass around a call of "
+                f"{entry.median_ms:.2f} ms, around the reference's {usual:.1f} ms"
+            )
     return PASSED
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from cs336_alignment import lockstep
 from cs336_alignment.cache_rows import select_rows
 from cs336_alignment.lockstep import LockstepSampler, draw_tokens
 from cs336_alignment.rollouts import EngineSampler, Sampler, greedy_rewards, task_params
@@ -52,6 +53,33 @@ def test_log_probs_are_those_of_a_forward_pass(tokenizer, variant):
             start = len(rollout.prompt_ids)
             expected = [log_probs[start - 1 + i, token].item() for i, token in enumerate(rollout.ids)]
             np.testing.assert_allclose(rollout.logprobs, expected, atol=1e-5)
+
+
+def test_compiled_steps_sample_what_the_modules_sample(tokenizer):
+    """Prompts of four lengths, rows that end early and are dropped; only kinds of calls that are worth it compile."""
+    pytest.importorskip("numba")
+    model = tiny_model(num_kv_heads=1, rope_pairs="halves")
+    params = SamplingParams(max_tokens=20, n=5, seed=2, stop_ids=(0, 3, 4), include_stop=True)
+    plain, compiled = (
+        LockstepSampler(model, tokenizer, engine=engine).generate(PROMPTS, params) for engine in ("plain", "compiled")
+    )
+    assert len({len(rollout.ids) for group in plain for rollout in group}) > 5
+    for ours, theirs in zip(sum(compiled, []), sum(plain, []), strict=True):
+        assert ours.ids == theirs.ids and ours.finish_reason == theirs.finish_reason
+        np.testing.assert_allclose(ours.logprobs, theirs.logprobs, atol=1e-5)
+
+
+def test_which_calls_compile(tokenizer, monkeypatch):
+    model, params, packed = tiny_model(), SamplingParams(max_tokens=2, n=3), []
+    monkeypatch.setattr(lockstep, "PackedModel", lambda model: packed.append(1))
+    work = len(PROMPTS) * 3 * 2 * model.get_num_params(non_embedding=True)
+    for least, engine, expected in ((work + 1, "auto", 0), (work, "auto", 1), (work, "plain", 0)):
+        packed.clear()
+        monkeypatch.setattr(lockstep, "MIN_COMPILED_WORK", least)
+        LockstepSampler(model, tokenizer, engine=engine).generate(PROMPTS, params)
+        assert len(packed) == expected
+    with pytest.raises(ValueError, match="positions='alibi'"):
+        LockstepSampler(tiny_model(positions="alibi"), tokenizer, engine="compiled").generate(PROMPTS, params)
 
 
 def test_samples_do_not_depend_on_company(tokenizer):

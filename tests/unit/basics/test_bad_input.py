@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 import torch
 
-from cs336_basics import training
 from cs336_basics.checkpoint import load_checkpoint, save_checkpoint
 from cs336_basics.data import encode_file, get_batch, open_tokens, write_tokens
 from cs336_basics.generation import generate
@@ -272,7 +271,6 @@ def test_a_full_disk_between_tokens_and_manifest_leaves_a_matching_pair(good, mo
 def test_a_full_disk_while_training_keeps_the_last_checkpoint(good, tmp_path_factory, monkeypatch) -> None:
     """The third checkpoint does not fit; when there is room again the run goes on."""
     run, fsync, seen = tmp_path_factory.mktemp("full") / "run", os.fsync, []
-    monkeypatch.setattr(training, "_plot", lambda *arguments: True)
 
     def full(descriptor: int) -> None:
         name = os.readlink(f"/proc/self/fd/{descriptor}") if os.path.exists("/proc/self/fd") else ""

@@ -9,16 +9,16 @@ from __future__ import annotations
 import json
 import random
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 from tests.unit.basics.tiny_run import LIMIT_S, differences, kill_at_random, start_child, tiny_config, train_in_child
+from tests.unit.forked_child import ForkedChild
 
 KILLS = 2
 
 
-def stop_under_way(child: subprocess.Popen[str], run: Path, number: signal.Signals) -> tuple[str, str]:
+def stop_under_way(child: ForkedChild, run: Path, number: signal.Signals) -> tuple[str, str]:
     """Send a signal as soon as the run has logged a few new steps; return what the child has said."""
     log, end = run / "log.jsonl", time.monotonic() + LIMIT_S
     enough = 500 + (log.stat().st_size if log.exists() else 0)

@@ -26,19 +26,11 @@ from cs336_basics.training_config import OptimizerConfig
 from tests.unit.basics.tiny_run import tiny_config
 
 
-@pytest.fixture(autouse=True)
-def no_plots(monkeypatch) -> None:
-    """Drawing takes longer than training here; one test draws."""
-    monkeypatch.setattr(training, "_plot", lambda *arguments: True)
-
-
 @pytest.fixture(scope="module")
 def finished(corpus, tmp_path_factory) -> Path:
     """An undisturbed run; nobody changes it."""
     directory = tmp_path_factory.mktemp("runs") / "straight"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_plot", lambda *arguments: True)
-        train(tiny_config(corpus), directory, progress=False)
+    train(tiny_config(corpus), directory, progress=False)
     return directory
 
 
@@ -181,8 +173,7 @@ def test_old_checkpoints_are_removed(make_config, tmp_path, keep) -> None:
     assert names == [f"step_{step:08d}.pt" for step in range(5, 31, 5)][-keep:]
 
 
-def test_entropy_floor_and_plot(make_config, tmp_path, corpus, monkeypatch) -> None:
-    monkeypatch.undo()
+def test_entropy_floor_and_plot(make_config, tmp_path, corpus, loss_plots) -> None:
     for name in ("valid.bin", "valid.bin.json"):
         shutil.copy(corpus / name, tmp_path)
     manifest = json.loads((tmp_path / "valid.bin.json").read_text())

@@ -44,11 +44,6 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def no_plots(monkeypatch) -> None:
-    monkeypatch.setattr(training, "_plot", lambda *arguments: True)
-
-
 def read_log(directory: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (directory / "log.jsonl").read_text().splitlines()]
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +16,10 @@ import torch
 
 from cs336_basics.data import write_tokens
 from cs336_basics.model_config import ModelConfig
-from cs336_basics.runs.config import config_to_dict
 from cs336_basics.tokenization import Tokenizer
+from cs336_basics.training import Interrupted, train
 from cs336_basics.training_config import OptimizerConfig, TrainConfig
+from tests.unit.forked_child import ForkedChild
 
 TRAIN_CORPUS = "the cat sat.\n<|endoftext|>a dog ran to the cat.\n<|endoftext|>" * 40
 VALID_CORPUS = "the dog sat.\n<|endoftext|>a cat ran to the dog.\n<|endoftext|>" * 4
@@ -52,32 +51,25 @@ def tiny_config(folder: Path, **changes: object) -> TrainConfig:
 
 # Child processes
 
-CHILD = """
-import json, sys
-from cs336_basics.runs.config import config_from_dict
-from cs336_basics.training import Interrupted, train
-from cs336_basics.training_config import TrainConfig
-try:
-    train(config_from_dict(TrainConfig, json.loads(sys.argv[1])), sys.argv[2], progress=False)
-except Interrupted as stop:
-    print(stop)
-    sys.exit(130)
-"""
 LIMIT_S = 240.0
 
 
-def start_child(config: TrainConfig, directory: Path) -> subprocess.Popen[str]:
+def train_or_stop(config: TrainConfig, directory: Path) -> int:
+    """The program of a child: train, and say what an interruption says."""
+    try:
+        train(config, directory, progress=False)
+    except Interrupted as stop:
+        print(stop)
+        return 130
+    return 0
+
+
+def start_child(config: TrainConfig, directory: Path) -> ForkedChild:
     """A process that trains, or goes on training, in `directory` on one thread."""
-    arguments = [sys.executable, "-c", CHILD, json.dumps(config_to_dict(config)), str(directory)]
-    root = str(Path(__file__).resolve().parents[3])
-    paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        arguments, env=environment, cwd=root, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    return ForkedChild(train_or_stop, config, directory)
 
 
-def finish_child(child: subprocess.Popen[str], *, limit_s: float = LIMIT_S) -> str:
+def finish_child(child: ForkedChild, *, limit_s: float = LIMIT_S) -> str:
     """Wait for a child to succeed; its own text is in the error if it does not."""
     try:
         out, err = child.communicate(timeout=limit_s)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import dataclasses
 import html.parser
 import json
-import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -27,6 +25,8 @@ from cs336_basics.runs.lock import exclusive_lock
 from cs336_basics.tour_pretraining import grammar_verdict
 from cs336_basics.tour_tokenizers import VALID_TOKENS
 from cs336_course import cli, tour
+from cs336_systems import tour_systems
+from tests.unit.forked_child import ForkedChild
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("markdown_it")
@@ -61,9 +61,12 @@ STAGES = tuple(field.name for field in dataclasses.fields(TINY))
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A finished toy tour (directory, result); not to be changed."""
+    """A finished toy tour (directory, result); not to be changed. The kernels are checked in test_tour_systems.py only."""
     directory = tmp_path_factory.mktemp("tour") / "t"
-    return directory, tour.run_tour(TINY, directory)
+    checked = {"differences": {"softmax": {"PyTorch": 1e-7}}, "interpreter": True}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(tour_systems.PARTS, "kernels", lambda *_: checked)
+        return directory, tour.run_tour(TINY, directory)
 
 
 ALL_STAGES = tour.tour_stages
@@ -166,31 +169,16 @@ def test_another_configuration_is_refused(copy):
         )
 
 
-SCRIPT = """
-import json, sys
-from cs336_basics.runs.config import config_from_dict
-from cs336_course import cli, tour
-if __name__ == "__main__":
-    all_stages, tour.QUICK = tour.tour_stages, config_from_dict(tour.TourConfig, json.loads(sys.argv[1]))
-    tour.tour_stages = lambda config: all_stages(config)[:2]
-    sys.exit(cli.main(["tour", "--quick", "--device", "cpu", "--out", sys.argv[2]]))
-"""
-
-
-def start(config: tour.TourConfig, directory: Path, script: Path) -> subprocess.Popen[str]:
-    """`cs336 tour --quick` of another size, in a process of its own."""
-    script.write_text(SCRIPT)
-    command = [sys.executable, str(script), json.dumps(dataclasses.asdict(config)), str(directory)]
-    return subprocess.Popen(
-        command, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+def quick_tour(config: tour.TourConfig, directory: Path) -> int:
+    """The program of a child: the first two stages of `cs336 tour --quick`, of another size."""
+    tour.tour_stages, tour.QUICK = first_two, config
+    return cli.main(["tour", "--quick", "--device", "cpu", "--out", str(directory)])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for another process on Windows")
 def test_an_interrupted_tour_goes_on_where_it_was(finished, tmp_path):
     directory, log = tmp_path / "t", tmp_path / "t/pretraining/log.jsonl"
-    process = start(TINY, directory, tmp_path / "run.py")
+    process = ForkedChild(quick_tour, TINY, directory)
     try:
         deadline = time.monotonic() + 120
         while not log.exists() or '"step": 1,' not in log.read_text():
@@ -206,7 +194,7 @@ def test_an_interrupted_tour_goes_on_where_it_was(finished, tmp_path):
     page = (directory / "report.md").read_text(encoding="utf-8")
     assert "## Text and tokens" in page and "## Pretraining" not in page
 
-    process = start(TINY, directory, tmp_path / "run.py")
+    process = ForkedChild(quick_tour, TINY, directory)
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     assert "text and tokenizers: already done" in err

@@ -80,35 +80,36 @@ def count_files(run: Path) -> int:
 
 
 def test_workers_killed_while_they_work_lose_nothing(crawl, straight, tmp_path):
-    config = make_config(crawl / "warc" / "*.gz")
+    """Twice in each file, at records drawn from a seed; the first kill of a later file comes as it begins."""
+    config, rng = make_config(crawl / "warc" / "*.gz"), random.Random(0)
     tasks = make_tasks(config, find_inputs(config.inputs, tmp_path / "run"), tmp_path / "run")
-    killed = 0
+    killed: list[int] = []
     with GuardedWorker(LimitsConfig(strikes=100)) as worker:
         for task in tasks:
-            done = threading.Event()
-
-            def shoot(done: threading.Event = done) -> None:
-                nonlocal killed
-                rng = random.Random(killed)
-                for _ in range(3):
-                    if done.wait(rng.uniform(0.05, 0.4)):
-                        return
-                    pid = worker.pid
-                    if pid is not None:
-                        os.kill(pid, signal.SIGKILL)
-                        killed += 1
-
-            shooter = threading.Thread(target=shoot)
+            records, done = [rng.randint(1, 8) for _ in range(2)], threading.Event()
+            shooter = threading.Thread(target=shoot, args=(worker, records, done, killed))
             shooter.start()
             outcome = run_one(worker, task)
             done.set()
             shooter.join()
             assert outcome.manifest is not None and outcome.manifest["given_up_at"] is None
-    assert killed >= 2
+    assert len(killed) >= 2
     folders = ("filtered/", "verdicts/", "samples/", "quarantine/crawl", "manifests/")
     expected = {name: value for name, value in straight.items() if name.startswith(folders)}
     found = result_bytes(tmp_path / "run")
     assert {name: value for name, value in found.items() if not name.endswith(".partial")} == expected
+
+
+def shoot(worker: GuardedWorker, records: list[int], done: threading.Event, killed: list[int]) -> None:
+    """Kill the worker's child each time one is at the next of `records`, or past it; `killed` gets their ids."""
+    for record in records:
+        pid = None
+        while pid is None or pid in killed or worker.ordinal < record:
+            if done.wait(0.0005):
+                return
+            pid = worker.pid
+        killed.append(pid)
+        os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("workers", [2, 3])

@@ -33,9 +33,46 @@ def seconds_allowed(share: float) -> float:
     return 60 * share * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
+def record_all(connection) -> None:
+    """Records the lectures that are asked for, in processes forked from this one, which imports for all of them."""
+    import matplotlib.backends.backend_svg  # noqa: F401
+    import torch._dynamo  # noqa: F401
+
+    for path in iter(connection.recv, None):
+        try:
+            connection.send(record(path, method="fork"))
+        except BaseException as error:
+            connection.send(error)
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    """Function (path) that records a lecture; `record` alone would import torch for each, and is tested elsewhere."""
+    if sys.platform == "win32":
+        yield record
+        return
+    context = multiprocessing.get_context("spawn")
+    mine, theirs = context.Pipe()
+    process = context.Process(target=record_all, args=(theirs,))
+    with session._environment(PYTHONHASHSEED="0"):
+        process.start()
+    theirs.close()
+
+    def ask(path: Path):
+        mine.send(path)
+        return mine.recv()
+
+    yield ask
+    mine.send(None)
+    process.join(10)
+    process.kill()
+    process.join()
+
+
 @pytest.mark.parametrize("path", LECTURES, ids=lambda path: path.stem)
-def test_a_recorded_lecture_is_whole_and_small(path, tmp_path):
-    trace = record(path)
+def test_a_recorded_lecture_is_whole_and_small(path, recorded):
+    trace = recorded(path)
+    assert isinstance(trace, dict), trace
     assert trace["meta"]["error"] is None and trace["meta"]["problems"] == []
     schema = Path(session.__file__).with_name("trace.schema.json").read_text(encoding="utf-8")
     jsonschema.validate(trace, json.loads(schema))

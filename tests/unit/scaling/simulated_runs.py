@@ -36,8 +36,13 @@ def simulate(rng: np.random.Generator, design: RunTable, law: ParametricLaw, noi
     return RunTable(design.parameters, design.tokens, design.budget, loss)
 
 
-def descend_with_torch(runs: RunTable, starts: list[ParametricLaw], delta: float) -> float:
-    """The least summed Huber loss that torch's L-BFGS reaches from any of the starts."""
+def descend_with_torch(
+    runs: RunTable, starts: list[ParametricLaw], delta: float, *, max_iter: int = 2000, tolerance: float = 1e-16
+) -> float:
+    """The least summed Huber loss that torch's L-BFGS reaches from any of the starts.
+
+    `tolerance` is the change of 1000 times the loss that ends a descent.
+    """
     n, d, loss = (torch.from_numpy(np.log(values)) for values in (runs.parameters, runs.tokens, runs.loss))
     n, d, centre_n, centre_d = n - n.mean(), d - d.mean(), float(n.mean()), float(d.mean())
     lowest = float("inf")
@@ -45,7 +50,7 @@ def descend_with_torch(runs: RunTable, starts: list[ParametricLaw], delta: float
         point = [np.log(law.A) - law.alpha * centre_n, np.log(law.B) - law.beta * centre_d, np.log(law.E)]
         theta = torch.tensor([*point, law.alpha, law.beta], dtype=torch.float64, requires_grad=True)
         optimizer = torch.optim.LBFGS(
-            [theta], max_iter=2000, max_eval=4000, tolerance_grad=1e-12, tolerance_change=1e-16,
+            [theta], max_iter=max_iter, max_eval=2 * max_iter, tolerance_grad=1e-12, tolerance_change=tolerance,
             line_search_fn="strong_wolfe",
         )  # fmt: skip
 

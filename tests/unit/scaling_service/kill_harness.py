@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import requests
@@ -63,7 +64,7 @@ class KillableService:
         (self.folder / "jobs").mkdir(exist_ok=True)
         environment = {
             **os.environ, "PYTHONPATH": str(ROOT), "DB_ENV": "dev", "DATABASE_URL_DEV": self.url,
-            "INTERNAL_API_KEY": "secret", "API_BASE_URL": self.base, "LEASE_SECONDS": "20", "MAX_ATTEMPTS": "1000",
+            "INTERNAL_API_KEY": "secret", "API_BASE_URL": self.base, "LEASE_SECONDS": "8", "MAX_ATTEMPTS": "1000",
             "RUNS_DIR": str(self.folder / "jobs"), "TRAIN_TOKENS": "unused", "VALID_TOKENS": "unused",
             "MAX_CONCURRENT_WORKERS": "3", "EXECUTOR": "local",
         }  # fmt: skip
@@ -144,18 +145,24 @@ def _is_a_job(number: int) -> bool:
 
 
 def kill_at_random(service: KillableService, draw: random.Random, *, kills: int, jobs_per_kill: int) -> int:
-    """Submit, wait a random while, kill the service (and start it again) or a job; returns the jobs submitted."""
+    """While jobs are submitted and run, wait a random while and kill the service (and start it again) or a job.
+
+    Half of the waits end within 50 ms, when submissions are under way; the others when jobs start, run and report.
+    Returns the jobs submitted.
+    """
     submitted = 0
     for _ in range(kills):
-        for _ in range(jobs_per_kill):
-            service.submit(submitted)
-            submitted += 1
-        time.sleep(draw.uniform(0.0, 1.5))
-        workers = service.workers()
-        if workers and draw.random() < 0.5:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(draw.choice(workers), signal.SIGKILL)
-        else:
-            service.kill()
-            service.start()
+        with ThreadPoolExecutor(jobs_per_kill) as learners:
+            asked = [learners.submit(service.submit, submitted + number) for number in range(jobs_per_kill)]
+            submitted += jobs_per_kill
+            time.sleep(draw.uniform(0.0, draw.choice([0.05, 1.5])))
+            workers = service.workers()
+            if workers and draw.random() < 0.5:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(draw.choice(workers), signal.SIGKILL)
+            else:
+                service.kill()
+                service.start()
+        for answer in asked:
+            answer.result()
     return submitted

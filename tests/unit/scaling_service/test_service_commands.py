@@ -1,9 +1,10 @@
-"""`cs336 scaling admin` and `client` as a user calls them; `serve` is started for real in test_kill.py."""
+"""`cs336 scaling admin` and `client` as a user calls them; `serve` runs for real in test_kill.py."""
 
 from __future__ import annotations
 
 import csv
 import json
+import socket
 
 import pytest
 
@@ -63,3 +64,20 @@ def test_a_learners_day(sqlite_service, tmp_path, monkeypatch, capsys):
     assert run("loss", "d_model=64")[0] == 1 and run("show")[0] == 1
     with pytest.raises(RuntimeError, match="409.*already exists"):
         client_module.Client("http://there").submit_experiment(body_of(10))
+
+
+def test_answers_are_not_held_back_by_nagles_algorithm(sqlite_service, monkeypatch):
+    """Asked of a connection, as it is accepted from the socket that `serve` hands to the server."""
+    found = []
+
+    def run(server, sockets):
+        (listener,) = sockets
+        with listener, socket.create_connection(listener.getsockname()), listener.accept()[0] as accepted:
+            found.append(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    monkeypatch.setattr("uvicorn.Server.run", run)
+    monkeypatch.setenv("EXECUTOR", "none")  # `serve` sets these two; monkeypatch takes them back
+    monkeypatch.setenv("API_BASE_URL", "http://there")
+    assert main(["scaling", "serve", "--port", "0", "--executor", "none"]) == 0
+    assert len(found) == 1 and found[0] != 0
+    clear_caches()
