@@ -92,8 +92,7 @@ def page_features(text: str) -> np.ndarray:
 def _group_counts(words: list[str]) -> list[int]:
     """How many words are in each of `_GROUPS`."""
     met = Counter(map(_GROUPS_OF.get, words))
-    del met[None]
-    return [sum(count for member, count in met.items() if member[i]) for i in range(len(_GROUPS))]
+    return [sum(count for member, count in met.items() if member and member[i]) for i in range(len(_GROUPS))]
 
 
 def _character_counts(text: str) -> list[int]:
