@@ -87,7 +87,7 @@ DEFAULT = AlignmentStageOptions(  # meant for 3 minutes on two CPU cores with no
         ),
         sft=SftConfig(num_steps=400, batch_size=16, optimizer=_muon(4e-3, 400), eval_examples=100, checkpoint_every=100),
         dpo=DpoConfig(num_steps=20, batch_size=16, nll_coefficient=0.2, optimizer=_adamw(3e-5, 5)),
-        grpo=_grpo(24), pair_problems=150, validation_pairs=30,
+        grpo=_grpo(20), pair_problems=150, validation_pairs=30,
     )
 )  # fmt: skip
 QUICK = AlignmentStageOptions(  # a tenth of it; too short for the target

@@ -47,7 +47,7 @@ DEFAULT = TourConfig(  # meant for 10 minutes on two fast CPU cores
         stdlib_bytes=6_000_000, stdlib_vocab_size=4_096, seed=0,
     ),
     PretrainingStageOptions(
-        d_model=96, num_layers=3, num_heads=8, context_length=224, batch_size=7, num_steps=2_300,
+        d_model=96, num_layers=3, num_heads=8, context_length=224, batch_size=7, num_steps=2_150,
         max_learning_rate=5e-3, warmup_steps=30, num_samples=50, max_above_floor=0.10, min_cloze_accuracy=0.80,
         seed=0, device="auto",
     ),
