@@ -29,7 +29,11 @@ def record_tour(directory: Path) -> None:
     results = json.loads((directory / "pretraining" / "results.json").read_text(encoding="utf-8"))
     after = results["cloze"]["after"]
     right, total = (sum(pair[i] for pair in after.values()) for i in (0, 1))
-    write_json(RESULTS / "tour.json", _facts(run) | {"cloze_right": right, "cloze_questions": total})
+    began, ended = (
+        datetime.datetime.fromisoformat(RunDirectory(directory).manifest()[key]) for key in ("started", "finished")
+    )
+    whole = {"cloze_right": right, "cloze_questions": total, "tour_seconds": (ended - began).total_seconds()}
+    write_json(RESULTS / "tour.json", _facts(run) | whole)
 
 
 def _facts(run: RunDirectory) -> dict[str, Any]:
@@ -67,7 +71,7 @@ def _tour(r: dict[str, Any]) -> str:
     return (
         f"validation loss {r['validation_loss']:.3f} nats per token, {r['above_floor']:.1%} above the floor "
         f"{r['entropy_floor']:.3f}; cloze accuracy {share:.0%} (chance 25%); {r['parameters']:,} parameters, "
-        f"{r['seconds']:.0f} s of training"
+        f"{r['seconds']:.0f} s of training; all six stages in {r['tour_seconds'] / 60:.1f} minutes on {r['environment']['cpu_count']} cores"
     )
 
 
