@@ -8,7 +8,7 @@ memory. Three things set it:
 - Library products of such shapes repack the weights or read them once per row. Here each weight comes from memory once
   and is multiplied with eight rows at a time (those of further rows find it in the cache of the core).
 - A tile is read as eight streams: the inputs i, i + I/8, i + 2I/8 ... together, and then their next neighbours. A core
-  fetches ahead along each of them; one stream alone arrives at half the speed (measured: 8 against 14 GB/s a core).
+  fetches ahead along each of them; one stream alone arrives much slower.
 - Eight products are added before the sum in the nearest cache is touched.
 
 Every row goes through the same additions in the same order whatever rows stand beside it: no sum runs over rows, and

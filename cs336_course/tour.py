@@ -63,7 +63,7 @@ QUICK = TourConfig(  # a fraction of it; too short for the targets
         stdlib_bytes=1_500_000, stdlib_vocab_size=2_048, seed=0,
     ),
     PretrainingStageOptions(
-        d_model=96, num_layers=3, num_heads=8, context_length=224, batch_size=7, num_steps=250,
+        d_model=96, num_layers=3, num_heads=8, context_length=224, batch_size=7, num_steps=120,
         max_learning_rate=5e-3, warmup_steps=20, num_samples=20, max_above_floor=None, min_cloze_accuracy=None,
         seed=0, device="auto",
     ),

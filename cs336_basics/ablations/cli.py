@@ -22,7 +22,7 @@ Switch = tyro.conf.FlagCreatePairsOff[bool]
 class Ablate:
     """Train the course's ablations beside one baseline and write a report; called again, it goes on where it was.
 
-    About 10 minutes for all on two cores, 90 seconds with --quick. Ablations: norm, positions, feed_forward, parallel,
+    Trains some fifteen small models; --quick makes them smaller still. Ablations: norm, positions, feed_forward, parallel,
     learning_rate, batch_size.
     """
 

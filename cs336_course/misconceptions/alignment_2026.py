@@ -29,11 +29,7 @@ def _rewards() -> list[Misconception]:
         key: str = "reward",
         truth: int | None = None,
     ) -> Misconception:
-        def run(
-            reward_fn: Callable[[str, str], dict[str, float]],
-            rollout_responses: list[str],
-            repeated_ground_truths: list[str],
-        ) -> Any:
+        def run(reward_fn: Any, rollout_responses: list[str], repeated_ground_truths: list[str]) -> Any:
             answers = (
                 repeated_ground_truths if truth is None else [repeated_ground_truths[truth]] * len(rollout_responses)
             )

@@ -58,7 +58,7 @@ class Message(TypeDecorator[Any]):
     """A pydantic message (or union of messages) as JSON text."""
 
     impl = Text
-    cache_ok = True  # an adapter stands for itself; without this SQLAlchemy compiles every statement anew, 1 ms each
+    cache_ok = True  # an adapter stands for itself; without this SQLAlchemy compiles every statement anew
 
     def __init__(self, adapter: TypeAdapter[Any]) -> None:
         super().__init__()

@@ -75,7 +75,7 @@ def get_session_factory() -> SessionFactory:
 
 
 def for_single_reads(engine: Engine) -> Engine:
-    """The same engine for connections that read with one statement: SQLite spends half of such a read on BEGIN."""
+    """The same engine for connections that read with one statement: BEGIN is a good part of such a read on SQLite."""
     return engine.execution_options(single=True)
 
 

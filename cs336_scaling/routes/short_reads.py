@@ -1,7 +1,7 @@
 """Where a read of a row or two runs: right here on SQLite, in a thread on PostgreSQL.
 
-A plain `def` endpoint is handed to a thread, which costs 0.3 ms of locks and wake-ups; a row of a local file is read in
-less than that, and never waits (in WAL mode readers wait for nobody), so the thread would cost more than it saves. A
+A plain `def` endpoint is handed to a thread, which costs locks and wake-ups; a row of a local file is read in less
+time than that, and never waits (in WAL mode readers wait for nobody), so the thread would cost more than it saves. A
 server on the network may take its time, and other requests must not wait for it. Long reads and all writes stay in
 threads on both. Read next: `experiments_api.py`.
 """

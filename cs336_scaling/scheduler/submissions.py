@@ -28,7 +28,7 @@ KNOWN = select(ExperimentTable.id, ExperimentTable.training_config_unique_id).wh
 SAME_CONFIG = select(ExperimentTable.id).where(_MINE, ExperimentTable.training_config_unique_id == bindparam("config"))
 QUEUE_LENGTH = select(func.count()).select_from(ExperimentTable).where(ExperimentTable.status_type == "queued")
 CHECKS = select(*(part.scalar_subquery() for part in (USED_MS, SAME_CONFIG, QUEUE_LENGTH)))
-"""milliseconds used, number of an equal experiment, length of the queue: in one statement, for each costs 0.2 ms"""
+"""milliseconds used, number of an equal experiment, length of the queue: in one statement instead of three"""
 
 NEW_EXPERIMENT, NEW_EVENT = (insert(Base.metadata.tables[name]) for name in ("experiments", "event_log"))
 
