@@ -57,6 +57,7 @@ tour: $(VENV)/.installed  ## the whole course in miniature, trained for real on 
 	@$(BIN)/cs336 tour $(ARGS)
 
 test test-all: export OMP_NUM_THREADS ?= 1
+test test-all: export PYTHONDONTWRITEBYTECODE :=  # else each of hundreds of processes compiles the sources anew
 test: SELECTED := -m "not long"
 test: $(VENV)/.dev  ## the CPU suite, with shape annotations checked, without the few tests that are marked long
 test-all: $(VENV)/.dev  ## the same with those

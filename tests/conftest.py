@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import importlib
 import importlib.util
 import os
 import shutil
+import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from _pytest.pathlib import import_path
 
 if (
     not torch.cuda.is_available()
@@ -43,6 +47,25 @@ def pytest_configure(config: pytest.Config) -> None:
     missing = [name for name in demanded_components() if not is_present(name)]
     if missing:  # said at once, so that no `importorskip` can hide it
         raise pytest.UsageError(f"CS336_TEST_REQUIRE demands {', '.join(missing)}, missing here; install it")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Let two workers share most of the work of collecting, the rewriting of asserts, of which each stores the result.
+
+    One goes through the files from the first on. The other begins with the last, and finds the rest done when they meet.
+    """
+    gc.disable()  # until `pytest_collection_finish` of tests/unit: nothing that is imported goes away again
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+    config, here = session.config, Path(__file__).parent
+    if worker[-1] in "13579" and config.args == config.getini("testpaths") and not sys.dont_write_bytecode:
+        for path in sorted(here.rglob("test_*.py"), reverse=True):
+            with contextlib.suppress(Exception, pytest.skip.Exception):  # told when the file is collected
+                import_path(path, root=config.rootpath, consider_namespace_packages=False)
+
+
+def pytest_collection_finish() -> None:
+    gc.enable()
 
 
 def demanded_components() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import unicodedata
 from collections import Counter
 from itertools import pairwise
 
@@ -67,6 +68,9 @@ def test_splitters_equal_regex(pattern):
 def test_splitters_know_every_character(pattern):
     for start in range(0, 0x110000, 0x8000):
         points = [point for point in range(start, start + 0x8000) if not 0xD800 <= point < 0xE000]
+        unassigned = all(unicodedata.category(chr(point)) in ("Cn", "Co") for point in points)
+        if unassigned and len(set(unicode_classes()[points].tolist())) == 1:
+            points = points[::67]  # one class for the splitters too: most of all code points, and nothing to tell apart
         text = "".join(f" {chr(point)}a'{chr(point)}" for point in points)
         assert compiled_words(text, pattern, batch=100_000) == regex.findall(pattern, text)
 

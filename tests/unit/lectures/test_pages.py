@@ -83,14 +83,17 @@ def page_file(tmp_path_factory):
 class Tab:
     """A page in the browser, with what it asked of the network and what it complained about."""
 
-    def __init__(self, browser, file: Path, fragment: str = "", **options):
-        self.context = browser.new_context(offline=True, **({"viewport": {"width": 1400, "height": 900}} | options))
-        self.page = self.context.new_page()
+    def __init__(self, page, file: Path, fragment: str = "", **options):
+        self.page = page
         self.requests: list[str] = []
         self.complaints: list[str] = []
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.listeners = {
+            "request": lambda request: self.requests.append(request.url),
+            "console": lambda message: self.complaints.append(message.text),
+            "pageerror": lambda error: self.complaints.append(str(error)),
+        }
+        for event, listener in self.listeners.items():
+            self.page.on(event, listener)
         self.page.goto(f"file://{file}{fragment}")
         if options.get("java_script_enabled", True):
             self.page.wait_for_selector("html.ready")
@@ -119,21 +122,42 @@ class Tab:
     def text(self, selector: str) -> str:
         return self.page.inner_text(selector)
 
+    def check_and_empty(self) -> None:
+        """Nothing may have been fetched or complained; then the page is as new, for the next tab in it."""
+        assert [url for url in self.requests if not url.startswith(("file:", "data:", "blob:"))] == []
+        assert self.complaints == []
+        self.page.evaluate("localStorage.clear()")
+        for event, listener in self.listeners.items():
+            self.page.remove_listener(event, listener)
+        self.page.goto("about:blank")
+
+
+def new_page(browser, **options):
+    """A page without a network in a window of its own, which takes the browser a second of work."""
+    return browser.new_context(offline=True, **({"viewport": {"width": 1400, "height": 900}} | options)).new_page()
+
+
+@pytest.fixture(scope="module")
+def usual_page(browser):
+    """The page in which each test opens its first tab, unless it asks for options."""
+    return new_page(browser)
+
 
 @pytest.fixture
-def open_page(browser, page_file):
+def open_page(browser, usual_page, page_file):
     """Function (fragment, **options) that opens the page; afterwards nothing may have been fetched or complained."""
     tabs: list[Tab] = []
 
     def show(fragment: str = "", file: Path = page_file, **options) -> Tab:
-        tabs.append(Tab(browser, file, fragment, **options))
+        again = options or any(tab.page is usual_page for tab in tabs)
+        tabs.append(Tab(new_page(browser, **options) if again else usual_page, file, fragment, **options))
         return tabs[-1]
 
     yield show
     for tab in tabs:
-        assert [url for url in tab.requests if not url.startswith(("file:", "data:", "blob:"))] == []
-        assert tab.complaints == []
-        tab.context.close()
+        tab.check_and_empty()
+        if tab.page is not usual_page:
+            tab.page.context.close()
 
 
 def line_of(text: str) -> int:
@@ -287,7 +311,7 @@ def test_without_scripts_and_on_paper(open_page, tmp_path):
     for text in ("Unmistakable prose", "turn 0", "turn 2", "y = x.T"):
         assert text in tab.text("main")
     assert not tab.page.is_visible("#bar")
-    tab = open_page()
+    tab = open_page(color_scheme="light")
     tab.page.emulate_media(media="print")
     assert "turn 0" in tab.text("main") and "turn 2" in tab.text("main") and not tab.page.is_visible("#panes")
     pdf = tab.page.pdf(path=str(tmp_path / "page.pdf"))
