@@ -90,11 +90,11 @@ DEFAULT = AlignmentStageOptions(  # meant for 3 minutes on two CPU cores with no
         grpo=_grpo(20), pair_problems=150, validation_pairs=30,
     )
 )  # fmt: skip
-QUICK = AlignmentStageOptions(  # a tenth of it; too short for the target
+QUICK = AlignmentStageOptions(  # a twentieth of it; too short for the target
     replace(
-        DEFAULT.pipeline, grpo=_grpo(4), pair_problems=60, validation_pairs=5, sft=replace(DEFAULT.pipeline.sft, num_steps=40),
-        dpo=replace(DEFAULT.pipeline.dpo, num_steps=5),
-        task=replace(DEFAULT.pipeline.task, sizes=SplitSizes(sft=600, preference=60, rl=200, test=60)),
+        DEFAULT.pipeline, grpo=replace(_grpo(2), prompts_per_step=8), pair_problems=30, validation_pairs=2,
+        sft=replace(DEFAULT.pipeline.sft, num_steps=20), dpo=replace(DEFAULT.pipeline.dpo, num_steps=3),
+        task=replace(DEFAULT.pipeline.task, sizes=SplitSizes(sft=400, preference=60, rl=100, test=40)),
     ),
     expect_gain=False,
 )  # fmt: skip

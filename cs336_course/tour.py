@@ -60,7 +60,7 @@ DEFAULT = TourConfig(  # meant for 10 minutes on two fast CPU cores
 QUICK = TourConfig(  # a fraction of it; too short for the targets
     TokenizerStageOptions(
         num_train_stories=4_000, num_valid_stories=200, num_cloze=100, stories_vocab_size=1_024,
-        stdlib_bytes=1_500_000, stdlib_vocab_size=2_048, seed=0,
+        stdlib_bytes=800_000, stdlib_vocab_size=1_024, seed=0,
     ),
     PretrainingStageOptions(
         d_model=96, num_layers=3, num_heads=8, context_length=224, batch_size=7, num_steps=120,

@@ -60,7 +60,7 @@ DEFAULT = ScalingStageOptions(
     budgets=(1e9, 3e9), shapes=((8, 1), (16, 1), (32, 1)), valid_tokens=20_000, fit_until=1e11, seed=0
 )
 """6 runs, about 20 s on two CPU cores"""
-QUICK = replace(DEFAULT, budgets=(3e8, 1e9), valid_tokens=10_000)
+QUICK = replace(DEFAULT, budgets=(1e8, 3e8), valid_tokens=5_000)
 
 
 def scaling_stage(options: ScalingStageOptions) -> Stage:

@@ -78,10 +78,10 @@ class SystemsStageOptions:
 
 DEFAULT = SystemsStageOptions(
     batch_size=7, repeats=5, roofline_size="small", roofline_context=128, peak_size=1536, copy_bytes=1 << 27,
-    new_tokens=120, parallel_steps=20, requests=8, seed=0, device="auto",
+    new_tokens=120, parallel_steps=12, requests=8, seed=0, device="auto",
 )  # fmt: skip
 """under a minute on two CPU cores"""
-QUICK = replace(DEFAULT, repeats=3, peak_size=1024, copy_bytes=1 << 26, new_tokens=60, parallel_steps=4, requests=4)
+QUICK = replace(DEFAULT, repeats=2, peak_size=768, copy_bytes=1 << 26, new_tokens=40, parallel_steps=2, requests=2)
 
 
 def systems_stage(options: SystemsStageOptions) -> Stage:

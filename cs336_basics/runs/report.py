@@ -14,6 +14,7 @@ Left out: plots (`plots.py` makes some), mathematics. Read next: `report_html.py
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -77,6 +78,17 @@ class Picture:
             raise ValueError(f"picture name must be of a-z, 0-9, _ and -, such as 'loss-curve'; got {self.name!r}")
         if not self.alt.strip():
             raise ValueError(f"picture {self.name!r} needs alt text that says what it shows")
+
+    @functools.cached_property
+    def svg(self) -> str:
+        """The drawing as an SVG file. Made once: a job's report is written after each stage, with the earlier pictures.
+
+        Raises:
+            ImportError: matplotlib is missing; says how to install it.
+        """
+        from cs336_basics.runs.report_svg import figure_to_svg
+
+        return figure_to_svg(self.figure, name=self.name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,14 +154,13 @@ def write_report(report: Report, directory: str | os.PathLike[str]) -> tuple[Pat
     """
     from cs336_basics.runs.report_html import render_html
     from cs336_basics.runs.report_markdown import render_markdown
-    from cs336_basics.runs.report_svg import figure_to_svg
 
     folder = Path(directory)
     drawings: dict[str, str] = {}
     for picture in _pictures(report):
         if picture.name in drawings:
             raise ValueError(f"two pictures of the report are named {picture.name!r}; give each its own name")
-        drawings[picture.name] = figure_to_svg(picture.figure, name=picture.name)
+        drawings[picture.name] = picture.svg
     files = {f"figures/{name}.svg": svg for name, svg in drawings.items()}
     files |= {"report.md": render_markdown(report), "report.html": render_html(report, drawings)}
     for name, content in files.items():

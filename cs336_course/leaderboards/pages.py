@@ -16,7 +16,6 @@ from cs336_basics.runs.plots import plot_overlaid_curves, plot_values
 from cs336_basics.runs.report import Block, KeyFigure, KeyFigures, Paragraph, Picture, Report, Section, Table
 from cs336_basics.runs.report_html import render_html
 from cs336_basics.runs.report_markdown import render_markdown
-from cs336_basics.runs.report_svg import figure_to_svg
 from cs336_course.leaderboards.board import Board, load_boards
 from cs336_course.leaderboards.standings import Row, Standings, standings
 from cs336_course.leaderboards.verification import PASSED
@@ -61,7 +60,7 @@ def html_pages(boards: Path) -> dict[str, str]:
     for board in load_boards(boards).values():
         tables = standings(boards, board)
         report = board_report(board, tables)
-        drawings = {p.name: figure_to_svg(p.figure, name=p.name) for p in _pictures(report)}
+        drawings = {p.name: p.svg for p in _pictures(report)}
         pages[f"{board.id}.html"] = render_html(report, drawings)
         for table in tables:
             best = next((row for row in table.rows if row.place == 1), None)
