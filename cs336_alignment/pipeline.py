@@ -15,11 +15,14 @@ Read next: `tour_alignment.py`.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+import torch
 
 from cs336_alignment.grpo import GrpoTrainer
 from cs336_alignment.grpo_config import GrpoConfig
@@ -35,6 +38,7 @@ from cs336_alignment.text_tokenizer import TextTokenizer
 from cs336_alignment.training_run import HeldOut, run_training
 from cs336_basics.model import TransformerLM
 from cs336_basics.runs.atomic import write_json
+from cs336_basics.runs.child_processes import training_context
 from cs336_basics.runs.intervals import wilson_interval
 
 
@@ -58,6 +62,8 @@ class PipelineOptions:
     """pairs kept apart to measure preference accuracy"""
     grpo_after_dpo: bool = True
     """False: GRPO and its control begin where SFT ended, so that a gain is theirs alone"""
+    side_by_side: bool = False
+    """on a CPU, GRPO and its control in two processes, each on half of the threads: a small model hardly notices"""
     seed: int = 0
     """of the problems, the data order and all samples"""
 
@@ -74,8 +80,12 @@ def run_pipeline(
     phases = _Phases(model, tokenizer, options, folder, progress)
     phases.sft()
     dpo = phases.dpo()
+    missing = [name for name in ("grpo", "control") if not (folder / name / "summary.json").exists()]
+    if options.side_by_side and len(missing) == 2 and next(model.parameters()).device.type == "cpu":
+        with _control_beside(phases):
+            phases.reinforce("grpo")
     for name in ("grpo", "control"):
-        phases.reinforce(name, random_reward=name == "control")
+        phases.reinforce(name)
     results = phases.results() | {"dpo": dpo}
     write_json(folder / "results.json", results)
     return results
@@ -115,10 +125,10 @@ class _Phases:
         self.preferred = True
         return told
 
-    def reinforce(self, name: str, *, random_reward: bool) -> None:
-        """Practise."""
+    def reinforce(self, name: str) -> None:
+        """Practise; the control by a coin."""
         self._load(self.start)
-        config = replace(self.options.grpo, seed=self.options.seed, random_reward=random_reward)
+        config = replace(self.options.grpo, seed=self.options.seed, random_reward=name == "control")
         trainer = GrpoTrainer(self.model, self.tokenizer, self.task, config, sampler=self.sampler)
         self._run(
             trainer,
@@ -172,6 +182,38 @@ class _Phases:
             found.append({"prompt": example.prompt, "answer": example.answer,
                           **{phase: texts[phase][place] for phase in texts}})  # fmt: skip
         return found
+
+
+@contextlib.contextmanager
+def _control_beside(phases: _Phases) -> Iterator[None]:
+    """Run the control in a process of its own during the block. Interrupted, both save; what fails is left to go on.
+
+    Raises:
+        RuntimeError: the process failed; it has said why.
+    """
+    threads = torch.get_num_threads()
+    arguments = (phases.tokenizer, phases.options, phases.folder, phases.start, max(1, threads // 2))
+    child = cast(Any, training_context()).Process(target=_run_control, args=arguments)
+    child.start()
+    torch.set_num_threads(max(1, threads // 2))
+    try:
+        yield
+        child.join()
+    finally:
+        child.terminate()  # heard as a wish to save and stop, if it still runs
+        child.join()
+        torch.set_num_threads(threads)
+    if child.exitcode:
+        raise RuntimeError(f"the control's process ended with exit code {child.exitcode}; its error is above")
+
+
+def _run_control(tokenizer: Any, options: PipelineOptions, folder: Path, start: str, threads: int) -> None:
+    """What the process beside does."""
+    torch.set_num_threads(threads)
+    phases = _Phases(TransformerLM.from_pretrained(folder / start), tokenizer, options, folder, progress=False)
+    phases.start = start
+    with contextlib.suppress(KeyboardInterrupt):
+        phases.reinforce("control")
 
 
 def greedy_texts(sampler: LockstepSampler, task: Task, prompts: Sequence[str], eos_id: int) -> list[str]:

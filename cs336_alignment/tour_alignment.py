@@ -83,11 +83,13 @@ def _grpo(num_steps: int) -> GrpoConfig:
 DEFAULT = AlignmentStageOptions(  # meant for 3 minutes on two CPU cores with nothing else to do
     PipelineOptions(
         task=WordProblems(
-            max_steps=3, largest=10, terse=0.5, sizes=SplitSizes(sft=6000, preference=300, rl=2000, test=600)
+            max_steps=3, largest=10, terse=0.5, sizes=SplitSizes(sft=6000, preference=300, rl=2000, test=500)
         ),
-        sft=SftConfig(num_steps=400, batch_size=16, optimizer=_muon(4e-3, 400), eval_examples=100, checkpoint_every=100),
+        sft=SftConfig(
+            num_steps=400, batch_size=16, optimizer=_muon(4e-3, 400), eval_every=100, eval_examples=100, checkpoint_every=100
+        ),
         dpo=DpoConfig(num_steps=20, batch_size=16, nll_coefficient=0.2, optimizer=_adamw(3e-5, 5)),
-        grpo=_grpo(20), pair_problems=150, validation_pairs=30,
+        grpo=_grpo(20), pair_problems=150, validation_pairs=30, side_by_side=True,
     )
 )  # fmt: skip
 QUICK = AlignmentStageOptions(  # a twentieth of it; too short for the target
