@@ -20,7 +20,23 @@ import torch
 from torch import Tensor
 
 
-class ParameterwiseOptimizer(torch.optim.Optimizer):
+_HIDING: Any = torch.optim.Optimizer
+
+
+class EagerOptimizer(torch.optim.Optimizer):
+    """An optimizer for training loops that are not compiled.
+
+    torch hides these methods from its compiler, and loads the compiler for that when the first optimizer is made: two
+    seconds of work at the start of every training run. The hidden methods themselves do the same.
+    """
+
+    add_param_group, zero_grad, state_dict, load_state_dict = (
+        getattr(method, "__wrapped__", method)
+        for method in (_HIDING.add_param_group, _HIDING.zero_grad, _HIDING.state_dict, _HIDING.load_state_dict)
+    )
+
+
+class ParameterwiseOptimizer(EagerOptimizer):
     """An optimizer that updates each parameter by itself: a subclass says how in `_update`."""
 
     @torch.no_grad()

@@ -192,11 +192,11 @@ def main() -> None:
     """Print one line per kernel."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--capability", type=int, default=90, choices=sorted(SHARED_LIMIT))
-    parser.add_argument("--kernel", default="", help="only kernels whose name begins so")
+    parser.add_argument("--kernel", action="append", help="only kernels whose name begins so; can be given again")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     for launch in launches():
-        if not launch.name.startswith(options.kernel):
+        if not launch.name.startswith(tuple(options.kernel or ("",))):
             continue
         resources = compile_launch(launch, options.capability)
         problems = resources.problems(launch)

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cs336_basics.optimizer import EagerOptimizer
+
 
 def offload(optimizer: torch.optim.Optimizer, *, dtype: torch.dtype | None = None) -> OffloadedOptimizer:
     """An optimizer that has made no step yet, with its state on the CPU from now on; see `OffloadedOptimizer`."""
@@ -33,7 +35,7 @@ def offload(optimizer: torch.optim.Optimizer, *, dtype: torch.dtype | None = Non
     return OffloadedOptimizer(groups, on_copies, dtype=dtype)
 
 
-class OffloadedOptimizer(torch.optim.Optimizer):
+class OffloadedOptimizer(EagerOptimizer):
     """Wraps an optimizer class so that its state, and a copy of the weights, are on the CPU.
 
     `param_groups` hold the model's parameters, for schedules and zero_grad; their hyperparameters are copied to the

@@ -23,10 +23,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from cs336_basics.optimizer import EagerOptimizer
 from cs336_systems.parallel.process_group import broadcast_tensors, require_group
 
 
-class ShardedOptimizer(torch.optim.Optimizer):
+class ShardedOptimizer(EagerOptimizer):
     """`optimizer_cls(params, **kwargs)` with its state split over the processes.
 
     Args:

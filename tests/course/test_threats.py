@@ -90,7 +90,7 @@ def test_each_threat_loses_its_own_problem_only(submission, tmp_path, monkeypatc
     tier = choose_tier("auto")
     threats = [name for name in THREATS if tier != "process" or name not in NEED_NAMESPACE]
     suite = Suite("basics", [p for name in threats for p in (problem(name), problem("honest"))], "0")
-    limits = Limits(case_s=10, memory_mb=900, processes=3, file_mb=8)
+    limits = Limits(case_s=5, memory_mb=900, processes=3, file_mb=8)
     report = grade(submission, suite, tier=tier, limits=limits, out=tmp_path / "report.json")
     assert report.gradable and report.isolation_tier == tier
     for name, attacked, honest in zip(threats, report.slugs[::2], report.slugs[1::2], strict=True):

@@ -12,7 +12,9 @@ from cs336_basics import training
 
 LONGEST = (
     "test_lectures", "test_tour", "test_misconceptions", "test_pages", "test_strategies", "test_ablations",
-    "test_threats", "test_term_with_board", "test_pipeline_resume", "test_kernel_package",
+    "test_threats", "test_term_with_board", "test_pipeline_resume", "test_kernel_package", "test_compiled_bpe",
+    "test_board_probes", "test_executors", "test_chat_page", "test_kill", "test_tour_systems", "test_stories",
+    "test_training", "test_compiled_encoding", "test_training_options", "test_import_floors", "test_worked_solution",
 )  # fmt: skip
 CHECKED_CALLS = 300
 draw_losses = training._plot
