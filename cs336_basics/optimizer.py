@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-
 _HIDING: Any = torch.optim.Optimizer
 
 
