@@ -283,7 +283,7 @@ class Solve:
     target: float = 3e12
     """FLOPs of the run to predict and train; 3e12 takes about 10 minutes on one core"""
     seed: int = 0
-    """of the bootstrap"""
+    """of the bootstrap and the target run"""
     json: Switch = False
     """print the result as JSON"""
 
