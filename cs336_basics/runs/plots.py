@@ -98,6 +98,8 @@ def plot_overlaid_curves(
         axes.set_yscale("log")
     if top is not None:
         axes.set_ylim(top=top)
+    if xlabel == "step":
+        axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     axes.legend(frameon=False, fontsize=8)
