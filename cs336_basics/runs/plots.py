@@ -97,7 +97,9 @@ def plot_overlaid_curves(
     if logarithmic:
         axes.set_yscale("log")
     if top is not None:
-        axes.set_ylim(top=top)
+        shown = [y for points in curves.values() for _, y in points if y <= top]  # not what diverged
+        lowest = min([*shown, top if floor is None else floor])
+        axes.set_ylim(lowest - 0.05 * (top - lowest), top)
     if xlabel == "step":
         axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel(xlabel)
