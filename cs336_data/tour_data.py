@@ -47,7 +47,7 @@ class DataStageOptions:
 
 DEFAULT = DataStageOptions(articles=330, reference=24, vocab_size=1024, num_steps=300, seed=0, device="auto")
 """about 60 s of one CPU core"""
-QUICK = replace(DEFAULT, articles=80, reference=10, vocab_size=512, num_steps=60)
+QUICK = replace(DEFAULT, articles=50, reference=6, vocab_size=512, num_steps=50)
 
 
 def data_stage(options: DataStageOptions) -> Stage:
