@@ -43,20 +43,30 @@ def port(chat, browser) -> Iterator[int]:
         yield port
 
 
-@pytest.fixture
-def page(browser, port) -> Iterator:
-    """A fresh page; the test fails on any error in its console."""
+@pytest.fixture(scope="module")
+def window(browser) -> Iterator:
+    """The page that the tests share, one after the other: a new one takes the browser a second of work."""
     context = browser.new_context(viewport={"width": 900, "height": 700})
     page = context.new_page()
     page.set_default_timeout(WAIT_MS)
     page.errors = []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
     page.on("console", lambda message: page.errors.append(message.text) if message.type == "error" else None)
-    page.goto(f"http://127.0.0.1:{port}/")
-    page.wait_for_selector("#facts:has-text('parameters')")  # the page's policy forbids waiting for a function
     yield page
     context.close()
-    assert page.errors == []
+
+
+@pytest.fixture
+def page(window, port) -> Iterator:
+    """The page loaded afresh, with nothing stored; the test fails on any error in its console."""
+    window.goto(f"http://127.0.0.1:{port}/")
+    window.wait_for_selector("#facts:has-text('parameters')")  # the page's policy forbids waiting for a function
+    yield window
+    errors = window.errors[:]
+    window.evaluate("localStorage.clear()")
+    window.goto("about:blank")
+    window.errors.clear()
+    assert errors == []
 
 
 def ask(page, text: str, *, max_tokens: int, wait: bool = True) -> None:
