@@ -38,8 +38,8 @@ PLAIN = {
     "changes_the_stream": False,
 }  # fmt: skip
 """properties of a ModelConfig that the kernels know"""
-MAX_TILE, LINE = 512, 16
-"""outputs of a tile: at most, and in multiples of a cache line"""
+MAX_TILE = 512
+"""outputs of a tile"""
 
 
 def why_not_compiled(model: TransformerLM) -> str | None:
@@ -92,13 +92,13 @@ class PackedLinear:
     """
 
     def __init__(self, parts: Ordered[Tensor]):
-        from cs336_basics.decoding_kernels import linear
+        from cs336_basics.decoding_kernels import LANES, linear
 
         self.kernel = stored(linear)
         whole = torch.cat([part.detach() for part in parts])
         self.outputs, inputs = whole.shape
         tiles = torch.get_num_threads() * -(-self.outputs // (MAX_TILE * torch.get_num_threads()))
-        width = LINE * -(-self.outputs // (LINE * tiles))
+        width = LANES * -(-self.outputs // (LANES * tiles))
         pieces = whole.split(width)
         self.weight = np.zeros((len(pieces), inputs, width), whole.numpy().dtype)
         for tile, piece in zip(self.weight, pieces, strict=True):
@@ -106,7 +106,7 @@ class PackedLinear:
         self.num_bytes = whole.nbytes
 
     def __call__(self, x: Array) -> Array:
-        """(rows, inputs) to (rows, outputs); one row, or an even number of them."""
+        """(rows, inputs) to (rows, outputs)."""
         y = np.empty((len(x), self.outputs), np.float32)
         self.kernel(x, self.weight, y)
         return y
@@ -160,7 +160,7 @@ class PackedModel:
     def hidden(
         self, ids: Ordered[int] | Array, position: Array, table: Array, pools: Ordered[tuple[Array, Array]]
     ) -> Array:
-        """The stream behind the last norm, a row per token (and rows of padding behind them).
+        """The stream behind the last norm, a row per token.
 
         Args:
             ids: the tokens; several of one sequence in their order.
@@ -170,7 +170,7 @@ class PackedModel:
         """
         share_threads()
         config, eps, halves = self.config, self.config.norm_eps, self.config.rope_pairs == "halves"
-        x = self._padded(self.table[ids])
+        x = self.table[ids]
         update, y = np.zeros_like(x), np.empty_like(x)
         heads = np.zeros((len(x), config.num_heads * config.d_head), np.float32)
         inner = np.zeros((len(x), config.d_ff or 0), np.float32)
@@ -189,11 +189,7 @@ class PackedModel:
 
     def logits(self, hidden: Array) -> Float[Tensor, "rows vocab"]:
         """Those of some rows that `hidden` gave."""
-        return torch.from_numpy(self.head(self._padded(hidden))[: len(hidden)])
-
-    def _padded(self, x: Array) -> Array:
-        odd = len(x) > 1 and len(x) % 2
-        return np.concatenate((x, np.zeros_like(x[:1]))) if odd else x
+        return torch.from_numpy(self.head(hidden))
 
 
 def _pack_layer(layer: Any, pack: Callable[[list[Tensor]], PackedLinear]) -> dict[str, Any]:
@@ -231,4 +227,4 @@ class CompiledStep:
         hidden = self.packed.hidden(token.numpy(), np.full(rows, position), table, self.pools)
         for entry in self.cache:
             entry.length += 1
-        return self.packed.logits(hidden[:rows])
+        return self.packed.logits(hidden)

@@ -36,6 +36,8 @@ from cs336_systems.inference.text_stop import ByteVocabulary, TextStream
 
 DEFAULT_CACHE_BYTES = 4 << 30
 """keys and values that an engine keeps unless num_pages says otherwise"""
+PREFILL_TOKENS = 256
+"""of several prompts that share a pass"""
 
 
 def default_pages(model: TransformerLM, max_batch: int, page_size: int) -> int:
@@ -186,21 +188,40 @@ class Engine:
             if not self._fits(request):
                 return
             if request.template is None:
-                request.template = self.runner.new_row()
-                request.logits = self.runner.forward([request.template], [request.prompt])[0]
+                self._prefill()
             self._start(request)
             if request.started == request.params.n:
                 self._waiting.popleft()
                 self._drop_template(request)
 
+    def _prefill(self) -> None:
+        """The first waiting prompt, and in the same pass those behind it that start with all their samples now too."""
+        rows, pages = self.max_batch - len(self._running), len(self.runner.cache.free) - self._promised()
+        tokens, group = PREFILL_TOKENS, list[RequestState]()
+        for request in self._waiting:
+            length, n = self._last_length(request.prompt, request.params), request.params.n
+            rows, tokens = rows - n, tokens - len(request.prompt)
+            pages -= n * self.runner.cache.pages_for(length) + 1
+            if group and min(rows, tokens, pages) < 0:
+                break
+            group.append(request)
+        for request in group:
+            request.template = self.runner.new_row()
+        found = self.runner.forward([r.template for r in group if r.template], [r.prompt for r in group])
+        for request, logits in zip(group, found, strict=True):
+            request.logits = logits
+
+    def _promised(self) -> int:
+        """Pages that running samples may still take."""
+        return sum(self._missing(s.row, s.request) for s in self._running)
+
     def _fits(self, request: RequestState) -> bool:
         """Whether one sample more can run to its end beside all that run already."""
         cache, length = self.runner.cache, self._last_length(request.prompt, request.params)
-        promised = sum(self._missing(s.row, s.request) for s in self._running)
         own = cache.pages_for(length) + (request.params.n > 1)
         if request.template is not None:
             own = cache.pages_for(length) - len(request.template.sequence.pages) + 1
-        return own + promised <= len(cache.free)
+        return own + self._promised() <= len(cache.free)
 
     def _missing(self, row: Row, request: RequestState) -> int:
         remaining = self._last_length(request.prompt, request.params) - row.length

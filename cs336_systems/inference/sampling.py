@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cs336_basics.generation import apply_temperature, keep_top_k, keep_top_p
-from cs336_basics.nn_utils import softmax, token_losses
+from cs336_basics.nn_utils import logsumexp, softmax
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def choose_tokens(
         else:
             uniforms = [generators[i].random() for i in members]
             chosen = draw(sampling_probabilities(rows, params[members[0]]), uniforms)
-        found = (-token_losses(rows, torch.tensor(chosen, device=rows.device))).tolist()
+        found = (rows[range(len(chosen)), chosen] - logsumexp(rows, dim=-1)).tolist()
         check_finite(found)
         for index, token, logprob in zip(members, chosen, found, strict=True):
             tokens[index], logprobs[index] = token, logprob
