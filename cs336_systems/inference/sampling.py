@@ -135,7 +135,8 @@ def choose_tokens(
         else:
             uniforms = [generators[i].random() for i in members]
             chosen = draw(sampling_probabilities(rows, params[members[0]]), uniforms)
-        found = (rows[range(len(chosen)), chosen] - logsumexp(rows, dim=-1)).tolist()
+        of_chosen = rows.gather(-1, torch.tensor(chosen, device=rows.device)[:, None])[:, 0]
+        found = (of_chosen - logsumexp(rows, dim=-1)).tolist()
         check_finite(found)
         for index, token, logprob in zip(members, chosen, found, strict=True):
             tokens[index], logprobs[index] = token, logprob
