@@ -275,7 +275,7 @@ def test_prompts_that_start_together_share_a_pass(monkeypatch):
     assert passes(max_batch=4) == [2, 2, 1]
     assert passes(num_pages=9)[0] == 2  # two rows each of up to 2, 1 and 3 pages, and one page more per prompt
     monkeypatch.setattr(engine_module, "PREFILL_TOKENS", 9)
-    assert passes() == [2, 2, 1]  # of 3, 1, 7, 3 and 2 tokens
+    assert passes() == [2, 1, 2]  # of 3, 1, 7, 3 and 2 tokens
 
 
 def test_bad_input():
