@@ -91,6 +91,8 @@ class PackedLinear:
         num_bytes: what one pass over the matrices reads.
     """
 
+    scales = np.zeros(0, np.float32)
+
     def __init__(self, parts: Ordered[Tensor]):
         from cs336_basics.decoding_kernels import LANES, linear
 
@@ -108,8 +110,13 @@ class PackedLinear:
     def __call__(self, x: Array) -> Array:
         """(rows, inputs) to (rows, outputs)."""
         y = np.empty((len(x), self.outputs), np.float32)
-        self.kernel(x, self.weight, y)
+        self.kernel(x, *self.arrays, y)
         return y
+
+    @property
+    def arrays(self) -> tuple[Array, Array]:
+        """What the kernels take: the tiles, and a scale for each output (none)."""
+        return self.weight, self.scales
 
 
 def share_threads() -> None:
@@ -141,21 +148,17 @@ class PackedModel:
             raise ValueError(f"compiled decoding serves the plain float32 model on the CPU; this one has {reason}")
         from cs336_basics import decoding_kernels as kernels
 
-        self.add_and_norm, self.gate = stored(kernels.add_and_norm), stored(kernels.gate)
-        self.attend, self.rotate_and_store = stored(kernels.attend), stored(kernels.rotate_and_store)
+        self.add_and_norm, self.layer = stored(kernels.add_and_norm), stored(kernels.layer)
         self.config = model.config
         self.table = model.token_embeddings.weight.detach().clone().numpy()
         assert model.positional_encoder is not None
         self.cos, self.sin = model.positional_encoder.cos.numpy(), model.positional_encoder.sin.numpy()
-        self.layers = [_pack_layer(layer, pack) for layer in model.layers]
+        packed = [_pack_layer(layer, pack) for layer in model.layers]
+        self.layers = [arrays for arrays, _ in packed]
         self.last_gain = model.ln_final.get_parameter("weight").detach().clone().numpy()
         self.head = pack([model.lm_head.weight])
-
-    @property
-    def bytes_per_step(self) -> int:
-        """Bytes of matrices that every pass reads."""
-        matrices = [layer[name] for layer in self.layers for name in ("qkv", "out", "up", "down")]
-        return sum(matrix.num_bytes for matrix in (*matrices, self.head))
+        self.bytes_per_step = sum(num_bytes for _, num_bytes in packed) + self.head.num_bytes
+        """of matrices, which every pass reads"""
 
     def hidden(
         self, ids: Ordered[int] | Array, position: Array, table: Array, pools: Ordered[tuple[Array, Array]]
@@ -172,18 +175,10 @@ class PackedModel:
         config, eps, halves = self.config, self.config.norm_eps, self.config.rope_pairs == "halves"
         x = self.table[ids]
         update, y = np.zeros_like(x), np.empty_like(x)
-        heads = np.zeros((len(x), config.num_heads * config.d_head), np.float32)
-        inner = np.zeros((len(x), config.d_ff or 0), np.float32)
-        for layer, (keys, values) in zip(self.layers, pools, strict=True):
-            self.add_and_norm(x, update, layer["ln1"], eps, y)
-            qkv = layer["qkv"](y)
-            if layer["bias"] is not None:
-                qkv += layer["bias"]
-            self.rotate_and_store(qkv, self.cos, self.sin, halves, position, table, keys, values, config.num_heads)
-            self.attend(qkv, keys, values, table, position, heads)
-            self.add_and_norm(x, layer["out"](heads), layer["ln2"], eps, y)
-            self.gate(layer["up"](y), inner)
-            update = layer["down"](inner)
+        for arrays, (keys, values) in zip(self.layers, pools, strict=True):
+            self.layer(
+                x, update, *arrays, eps, self.cos, self.sin, halves, position, table, keys, values, config.num_heads
+            )
         self.add_and_norm(x, update, self.last_gain, eps, y)
         return y
 
@@ -192,16 +187,17 @@ class PackedModel:
         return torch.from_numpy(self.head(hidden))
 
 
-def _pack_layer(layer: Any, pack: Callable[[list[Tensor]], PackedLinear]) -> dict[str, Any]:
+def _pack_layer(layer: Any, pack: Callable[[list[Tensor]], PackedLinear]) -> tuple[tuple[Array, ...], int]:
+    """A layer's arrays in the order that the kernel takes them, and the bytes of its matrices."""
     attn, ffn = layer.attn, layer.ffn
-    parts = {
-        "qkv": [attn.q_proj.weight, attn.k_proj.weight, attn.v_proj.weight], "out": [attn.output_proj.weight],
-        "up": [ffn.w1.weight, ffn.w3.weight], "down": [ffn.w2.weight],
-    }  # fmt: skip
-    biases = [projection.bias for projection in (attn.q_proj, attn.k_proj, attn.v_proj)]
-    bias = None if biases[0] is None else torch.cat([b.detach() for b in biases]).numpy()
-    gains = {name: getattr(layer, name).weight.detach().clone().numpy() for name in ("ln1", "ln2")}
-    return {name: pack(matrices) for name, matrices in parts.items()} | gains | {"bias": bias}
+    projections = (attn.q_proj, attn.k_proj, attn.v_proj)
+    qkv, out = pack([projection.weight for projection in projections]), pack([attn.output_proj.weight])
+    up, down = pack([ffn.w1.weight, ffn.w3.weight]), pack([ffn.w2.weight])
+    biases = [projection.bias.detach() for projection in projections if projection.bias is not None]
+    bias = torch.cat(biases).numpy() if biases else np.zeros(0, np.float32)
+    ln1, ln2 = (norm.weight.detach().clone().numpy() for norm in (layer.ln1, layer.ln2))
+    arrays = (ln1, *qkv.arrays, bias, *out.arrays, ln2, *up.arrays, *down.arrays)
+    return arrays, sum(matrix.num_bytes for matrix in (qkv, out, up, down))
 
 
 class CompiledStep:

@@ -42,10 +42,10 @@ ROWS = 8
 
 
 @njit(parallel=True)
-def linear(x_RI, w_TIO, y_RO):
-    """y = x w, a task per tile of outputs; the width of a tile is a multiple of LANES.
+def linear(x_RI, w_TIO, scale_O, y_RO):
+    """y = x w scale, a task per tile of outputs; the width of a tile is a multiple of LANES.
 
-    The weights may be int8: they are widened in a register, so a quarter of the bytes arrive.
+    The weights may be int8: they are widened in a register, so a quarter of the bytes arrive. Without scales: size 0.
     """
     rows, (tiles, inputs, outputs) = x_RI.shape[0], w_TIO.shape
     far = inputs // STREAMS
@@ -78,7 +78,9 @@ def linear(x_RI, w_TIO, y_RO):
                         store(sums, at_c, u)
                         store(sums, at_d, v)
             for r in range(top, last + 1):
-                y_RO[r, begin:end] = sums[(r - top) * outputs :][: end - begin]
+                y, scale, s = y_RO[r, begin:end], scale_O[begin:end], sums[(r - top) * outputs :]
+                for o in range(end - begin):
+                    y[o] = s[o] * scale[o] if scale_O.size else s[o]
 
 
 @njit(fastmath={"contract"})
@@ -116,9 +118,18 @@ def gate(hidden_RF, y_RI):
     """y = SiLU(first half) * second half."""
     rows, width = y_RI.shape
     for r in range(rows):
-        hidden, y = hidden_RF[r], y_RI[r]
+        a, b, y = hidden_RF[r, :width], hidden_RF[r, width:], y_RI[r]
         for i in range(width):
-            y[i] = hidden[i] / (F32(1.0) + exponential(min(-hidden[i], F32(88.0)))) * hidden[width + i]
+            y[i] = a[i] / (F32(1.0) + exponential(min(-a[i], F32(88.0)))) * b[i]
+
+
+@njit
+def rotate(first, second, cos, sin):
+    """Turn the pairs (first_k, second_k) by the angle of k, in place."""
+    for k in range(len(cos)):
+        a, b = first[k], second[k]
+        first[k] = a * cos[k] - b * sin[k]
+        second[k] = a * sin[k] + b * cos[k]
 
 
 @njit
@@ -128,16 +139,14 @@ def rotate_and_store(qkv_RO, cos, sin, halves, position_R, table_RP, keys_PKTD, 
     Coordinates that turn together are neighbours, or k and k + D/2 if `halves`.
     """
     heads, page_size, width = keys_PKTD.shape[1:]
-    step, apart = (1, width // 2) if halves else (2, 1)
     for r in range(position_R.shape[0]):
         position = position_R[r]
         for head in range(num_heads + heads):
             pairs = qkv_RO[r, head * width : (head + 1) * width]
-            for k in range(cos.shape[1]):
-                first, second = step * k, step * k + apart
-                a, b = pairs[first], pairs[second]
-                pairs[first] = a * cos[position, k] - b * sin[position, k]
-                pairs[second] = a * sin[position, k] + b * cos[position, k]
+            if halves:
+                rotate(pairs[: width // 2], pairs[width // 2 :], cos[position], sin[position])
+            else:
+                rotate(pairs[::2], pairs[1::2], cos[position], sin[position])
         page, slot = table_RP[r, position // page_size], position % page_size
         for head in range(heads):
             key, value = (num_heads + head) * width, (num_heads + heads + head) * width
@@ -174,3 +183,43 @@ def attend(qkv_RO, keys_PKTD, values_PKTD, table_RP, position_R, y_RI):
                     y[i] += scores[first + t] * values_TD[t, i]
         for i in range(width):
             y[i] /= total
+
+
+@njit
+def layer(
+    x_RI, update_RI, ln1, qkv, qkv_scale, qkv_bias, out, out_scale, ln2, up, up_scale, down, down_scale,
+    eps, cos, sin, halves, position_R, table_RP, keys_PKTD, values_PKTD, num_heads,
+):  # fmt: skip
+    """One layer of the model, in place: x takes the update and attention's, and update is then the feed-forward's.
+
+    One call in place of nine: between two passes over the weights nothing of the interpreter is left in the caches, and
+    each call costs several times what it does in a loop of its own.
+    """
+    rows, heads, width = x_RI.shape[0], keys_PKTD.shape[1], keys_PKTD.shape[3]
+    y_RI = np.empty_like(x_RI)
+    qkv_RO = np.empty((rows, (num_heads + 2 * heads) * width), np.float32)
+    attended_RI = np.empty((rows, num_heads * width), np.float32)
+    hidden_RF = np.empty((rows, 2 * down.shape[1]), np.float32)
+    gated_RI = np.empty((rows, down.shape[1]), np.float32)
+    add_and_norm(x_RI, update_RI, ln1, eps, y_RI)
+    linear(y_RI, qkv, qkv_scale, qkv_RO)
+    if qkv_bias.size:
+        qkv_RO += qkv_bias
+    rotate_and_store(qkv_RO, cos, sin, halves, position_R, table_RP, keys_PKTD, values_PKTD, num_heads)
+    attend(qkv_RO, keys_PKTD, values_PKTD, table_RP, position_R, attended_RI)
+    linear(attended_RI, out, out_scale, update_RI)
+    add_and_norm(x_RI, update_RI, ln2, eps, y_RI)
+    linear(y_RI, up, up_scale, hidden_RF)
+    gate(hidden_RF, gated_RI)
+    linear(gated_RI, down, down_scale, update_RI)
+
+
+@njit(fastmath=FREE)
+def log_probabilities(logits_RV, likeliest_R, chosen_R, found_R):
+    """log softmax(logits)[chosen] per row; `likeliest` is where its largest logit stands."""
+    for r in range(logits_RV.shape[0]):
+        logits, total = logits_RV[r], F32(0.0)
+        largest = logits[likeliest_R[r]]
+        for v in range(len(logits)):
+            total += exponential(logits[v] - largest)
+        found_R[r] = logits[chosen_R[r]] - largest - math.log(total)

@@ -20,10 +20,12 @@ from __future__ import annotations
 
 import operator
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Ordered
 from dataclasses import replace
 from typing import Any, Literal
+
+from torch import Tensor
 
 from cs336_basics.compiled_decoding import why_not_compiled
 from cs336_basics.model import TransformerLM
@@ -31,7 +33,7 @@ from cs336_systems.inference.completion import Completion, Event, FinishReason, 
 from cs336_systems.inference.fused_model import FusedRunner, Weights
 from cs336_systems.inference.model_runner import ModuleRunner, Row, Runner
 from cs336_systems.inference.quantization import quantize_linears
-from cs336_systems.inference.sampling import SamplingParams, choose_tokens, row_generator
+from cs336_systems.inference.sampling import SamplingParams, choose_tokens, log_probabilities, row_generator
 from cs336_systems.inference.text_stop import ByteVocabulary, TextStream
 
 DEFAULT_CACHE_BYTES = 4 << 30
@@ -87,8 +89,10 @@ class Engine:
         if num_pages is None:
             num_pages = default_pages(model, max_batch, page_size)
         self.runner: Runner
+        self._measure: Callable[[Tensor, list[int]], list[float]] = log_probabilities
         if path == "fused" or (path == "auto" and why_not_compiled(model) is None):
-            self.runner = FusedRunner(model, num_pages, page_size=page_size, weights=weights)
+            self.runner = fused = FusedRunner(model, num_pages, page_size=page_size, weights=weights)
+            self._measure = fused.measure
         else:
             served = quantize_linears(model) if weights == "int8" else model
             self.runner = ModuleRunner(served, num_pages, page_size=page_size)
@@ -171,8 +175,9 @@ class Engine:
         if not running:
             return []
         tokens, logprobs = choose_tokens(
-            [s.logits for s in running], [s.request.params for s in running], [s.generator for s in running]
-        )
+            [s.logits for s in running], [s.request.params for s in running], [s.generator for s in running],
+            measure=self._measure,
+        )  # fmt: skip
         events = [self._take(*taken) for taken in zip(running, tokens, logprobs, strict=True)]
         alive = [sample for sample in running if sample in self._running]
         if alive:

@@ -12,6 +12,7 @@ Read next: `text_stop.py`.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from collections.abc import Sequence as Ordered
 from dataclasses import dataclass
 
@@ -110,15 +111,26 @@ def check_finite(logprobs: Ordered[float]) -> None:
         raise ValueError("the model's logits are NaN or infinite; its training has diverged or its file is damaged")
 
 
+def log_probabilities(logits: Float[Tensor, "rows vocab"], chosen: list[int]) -> list[float]:
+    """log softmax(logits)[chosen] of each row."""
+    of_chosen = logits.gather(-1, torch.tensor(chosen, device=logits.device)[:, None])[:, 0]
+    return (of_chosen - logsumexp(logits, dim=-1)).tolist()
+
+
 @torch.no_grad()
 def choose_tokens(
-    logits: Ordered[Tensor], params: Ordered[SamplingParams], generators: Ordered[np.random.Generator]
+    logits: Ordered[Tensor],
+    params: Ordered[SamplingParams],
+    generators: Ordered[np.random.Generator],
+    *,
+    measure: Callable[[Tensor, list[int]], list[float]] = log_probabilities,
 ) -> tuple[list[int], list[float]]:
     """The next token of each row and its log-probability under the model itself (temperature 1, nothing filtered).
 
     Args:
         logits: a (1, vocab) tensor per row; rows with equal parameters are filtered together, row by row alike.
         params, generators: one per row; a greedy row draws nothing.
+        measure: `log_probabilities`, or a faster one.
 
     Raises:
         ValueError: logits that are NaN or infinite.
@@ -135,8 +147,7 @@ def choose_tokens(
         else:
             uniforms = [generators[i].random() for i in members]
             chosen = draw(sampling_probabilities(rows, params[members[0]]), uniforms)
-        of_chosen = rows.gather(-1, torch.tensor(chosen, device=rows.device)[:, None])[:, 0]
-        found = (of_chosen - logsumexp(rows, dim=-1)).tolist()
+        found = measure(rows, chosen)
         check_finite(found)
         for index, token, logprob in zip(members, chosen, found, strict=True):
             tokens[index], logprobs[index] = token, logprob
