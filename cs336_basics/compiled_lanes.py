@@ -18,9 +18,14 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils, config
+from numba.core import cgutils
+from numba.core import config as untyped_config
 from numba.core.codegen import get_host_cpu_features
-from numba.extending import intrinsic, models, register_model
+from numba.extending import intrinsic as untyped_intrinsic
+from numba.extending import models, register_model
+
+config: Any = untyped_config
+intrinsic: Any = untyped_intrinsic
 
 _WIDE = "+avx512f" in (get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES)
 LANES = 64 if _WIDE else 16
@@ -55,7 +60,7 @@ def load(typing: Any, array: Any, at: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         narrow = array.dtype == types.int8
-        found = builder.load(_pointer(context, builder, array, *values, _BYTES if narrow else _FLOATS))
+        found = builder.load(_pointer(context, builder, array, values[0], values[1], _BYTES if narrow else _FLOATS))
         found.align = array.dtype.bitwidth // 8
         return builder.sitofp(builder.sext(found, _INTEGERS), _FLOATS) if narrow else found
 
@@ -67,7 +72,7 @@ def store(typing: Any, array: Any, at: Any, lanes: Any) -> Any:
     """Lanes to array[at] and behind; the array is flat, float32, and long enough."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        written = builder.store(values[2], _pointer(context, builder, array, *values[:2], _FLOATS))
+        written = builder.store(values[2], _pointer(context, builder, array, values[0], values[1], _FLOATS))
         written.align = array.dtype.bitwidth // 8
         return context.get_dummy_value()
 

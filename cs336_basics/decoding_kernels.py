@@ -78,9 +78,9 @@ def linear(x_RI, w_TIO, scale_O, y_RO):
                         store(sums, at_c, u)
                         store(sums, at_d, v)
             for r in range(top, last + 1):
-                y, scale, s = y_RO[r, begin:end], scale_O[begin:end], sums[(r - top) * outputs :]
+                y, scale, total = y_RO[r, begin:end], scale_O[begin:end], sums[(r - top) * outputs :]
                 for o in range(end - begin):
-                    y[o] = s[o] * scale[o] if scale_O.size else s[o]
+                    y[o] = total[o] * scale[o] if scale_O.size else total[o]
 
 
 @njit(fastmath={"contract"})

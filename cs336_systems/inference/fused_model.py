@@ -99,8 +99,9 @@ class FusedRunner:
         for row, new in zip(rows, ids, strict=True):
             row.sequence.length += len(new)
         if not every and len(tokens) > len(rows):
-            hidden = hidden[[end - 1 for end in itertools.accumulate(len(new) for new in ids)]]
-        return list(self.packed.logits(hidden).split([len(new) if every else 1 for new in ids]))
+            hidden = hidden[[end - 1 for end in itertools.accumulate(map(len, ids))]]
+        logits = self.packed.logits(hidden)
+        return [logits] if len(rows) == 1 else list(logits.split([len(new) if every else 1 for new in ids]))
 
     def _tables(self, rows: Ordered[Row], ids: Ordered[Ordered[int]]) -> np.ndarray[Any, Any]:
         """The pages of each token's row."""

@@ -140,7 +140,7 @@ def choose_tokens(
         groups.setdefault((choice.temperature, choice.top_k, choice.top_p), []).append(index)
     tokens, logprobs = [0] * len(params), [0.0] * len(params)
     for (temperature, _, _), members in groups.items():
-        rows = torch.cat([logits[i] for i in members]).float()
+        rows = (torch.cat([logits[i] for i in members]) if len(members) > 1 else logits[members[0]]).float()
         if temperature == 0:
             # numpy's argmax is vectorised, torch's on the CPU is not and takes eight times as long
             chosen = (rows.numpy() if rows.device.type == "cpu" else rows).argmax(-1).tolist()
