@@ -15,6 +15,7 @@ Read next: `generation.py`.
 from __future__ import annotations
 
 import importlib.util
+import threading
 from collections.abc import Callable
 from collections.abc import Sequence as Ordered
 from typing import Any, Literal, cast
@@ -119,17 +120,24 @@ class PackedLinear:
         return self.weight, self.scales
 
 
+_SHARED = threading.local()  # numba's number belongs to a thread, and setting it takes a lock between processes
+
+
 def share_threads() -> None:
     """Let the kernels run on as many threads as torch does.
 
     Both use one OpenMP, whose number of threads numba sets for torch too when it starts its own: set it back.
     """
+    threads = torch.get_num_threads()
+    if getattr(_SHARED, "threads", None) == threads:
+        return
     import numba
 
-    threads, settings = torch.get_num_threads(), cast(Any, numba.config)
+    settings = cast(Any, numba.config)
     numba.set_num_threads(min(threads, settings.NUMBA_NUM_THREADS))
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
+    _SHARED.threads = threads
 
 
 class PackedModel:
