@@ -1,7 +1,7 @@
 """Many requests through one model: rows join and leave a running batch, and each gets what it would have got alone.
 
     submit      a prompt waits until a row is free and the pages it may come to need are too
-    step        new rows: prefill once per prompt, each of its n samples forks the prompt's pages
+    step        new rows: prefill once per prompt, several prompts in a pass; each of n samples forks the prompt's pages
                 then one token for every running row; rows that end give their pages back at once
 
 What holds: a sample is a function of weights, prompt, parameters and (seed, stream, sample number). On the fused path
