@@ -196,15 +196,16 @@ def layer(
     each call costs several times what it does in a loop of its own.
     """
     rows, heads, width = x_RI.shape[0], keys_PKTD.shape[1], keys_PKTD.shape[3]
-    y_RI = np.empty_like(x_RI)
+    y_RI = np.empty(x_RI.shape, np.float32)
     qkv_RO = np.empty((rows, (num_heads + 2 * heads) * width), np.float32)
     attended_RI = np.empty((rows, num_heads * width), np.float32)
     hidden_RF = np.empty((rows, 2 * down.shape[1]), np.float32)
     gated_RI = np.empty((rows, down.shape[1]), np.float32)
     add_and_norm(x_RI, update_RI, ln1, eps, y_RI)
     linear(y_RI, qkv, qkv_scale, qkv_RO)
-    if qkv_bias.size:
-        qkv_RO += qkv_bias
+    for r in range(rows if qkv_bias.size else 0):
+        for o in range(qkv_bias.size):
+            qkv_RO[r, o] += qkv_bias[o]
     rotate_and_store(qkv_RO, cos, sin, halves, position_R, table_RP, keys_PKTD, values_PKTD, num_heads)
     attend(qkv_RO, keys_PKTD, values_PKTD, table_RP, position_R, attended_RI)
     linear(attended_RI, out, out_scale, update_RI)
