@@ -10,8 +10,7 @@ import math
 import numpy as np
 
 from cs336_basics.tokenization.compiled_kernel import kernel
-from cs336_basics.tokenization.compiled_table import LENGTH, VALUE
-from cs336_data.compiled_interning import find
+from cs336_data.compiled_interning import number_of
 
 _LABEL = np.array(list(b"__label__"), np.uint8)
 
@@ -35,20 +34,21 @@ def is_label(text, begin, end):
 
 @kernel
 def features(
-    text, ends, first, last, slots, words, num_words, shortest, longest, num_buckets, kept, word, found, found_ends
+    text, ends, first, last, slots, words, num_words, shortest, longest, num_buckets, kept, present, keys, word, starts, rows
 ):
-    """Features of the words text[ends[i] : ends[i + 1]], i from first to last: rows in `found`, and where each word's end.
+    """Features of the words i = first ... last - 1, text[ends[i] : ends[i + 1]]: rows[starts[i] : starts[i + 1]].
 
     slots, words, num_words: the words that have a row (`interning.py`). kept: place of each bucket's row after those of
-    the words, or -1; empty if all buckets have one. word: room for the longest word in its <>.
+    the words; empty if all buckets have one. present: a bit for each bucket that has one; few have, and the bits, unlike
+    `kept`, stay in the cache. keys, word: room for what `number_of` writes and for the longest word in its <>.
     """
-    size = 0
+    size = starts[first]
     for number in range(first, last):
         begin, length = ends[number], ends[number + 1] - ends[number] + 2
         if not is_label(text, begin, ends[number + 1]):
-            slot, _, _ = find(text, begin, ends[number + 1], slots, words)
-            if slots[slot, LENGTH] > 0:
-                found[size], size = slots[slot, VALUE], size + 1
+            row = number_of(text, begin, ends[number + 1], slots, words, keys)
+            if row >= 0:
+                rows[size], size = row, size + 1
             word[0], word[length - 1] = 60, 62
             for i in range(1, length - 1):
                 word[i] = text[begin + i - 1]
@@ -66,26 +66,26 @@ def features(
                         continue
                     row = np.int64(value % np.uint32(num_buckets))
                     if len(kept):
+                        if not present[row >> 3] >> (row & 7) & 1:
+                            continue
                         row = np.int64(kept[row])
-                    if row >= 0:
-                        found[size], size = num_words + row, size + 1
-        found_ends[number - first] = size
-    return size
+                    rows[size], size = num_words + row, size + 1
+        starts[number + 1] = size
 
 
 @kernel
-def mean_row(words, starts, found, rows, hidden):
-    """Into `hidden`: the mean of the rows of all features of the words, of which number 0 is the last.
+def mean_row(words, starts, rows, table, hidden):
+    """Into `hidden`: the mean of the table's rows for all features of the words, of which number 0 is the last.
 
-    Those of word i are found[starts[i] : starts[i + 1]].
+    Those of word i are rows[starts[i] : starts[i + 1]].
     """
     hidden[:] = 0
     count = 0
     for word in words:
         for k in range(starts[word], starts[word + 1]):
-            row = found[k]
+            row = rows[k]
             for i in range(len(hidden)):
-                hidden[i] += rows[row, i]
+                hidden[i] += table[row, i]
         count += starts[word + 1] - starts[word]
         if word == 0:
             break

@@ -32,6 +32,7 @@ class Interner:
 
         self.size, self.slots = 0, new_slots(1 << 12)
         self.kept, self.ends = np.empty(1 << 14, np.uint8), np.zeros(1 << 11, np.int64)
+        self._rows = np.empty((_kernels().BATCH + 1, 5), np.uint64)
 
     def chunks(self, text: bytes) -> np.ndarray:
         """The numbers, int64, of what stands between white space in a text in UTF-8: as `str.split` cuts it."""
@@ -39,7 +40,7 @@ class Interner:
         numbers, position, count = np.empty(len(data) // 2 + 1, np.int64), 0, 0
         while position < len(data):
             position, count, self.size = _kernels().enter_chunks(
-                data, position, count, self.slots, self.kept, self.ends, self.size, numbers
+                data, position, count, self.slots, self.kept, self.ends, self.size, numbers, self._rows
             )
             if position < len(data):
                 self._grow(len(data) - position)
@@ -50,7 +51,7 @@ class Interner:
         numbers, count = np.empty(len(cuts) - 1, np.int64), 0
         while count < len(numbers):
             count, self.size = _kernels().enter_pieces(
-                data, cuts, count, self.slots, self.kept, self.ends, self.size, numbers
+                data, cuts, count, self.slots, self.kept, self.ends, self.size, numbers, self._rows
             )
             if count < len(numbers):
                 self._grow(int(cuts[count + 1] - cuts[count]))
@@ -65,11 +66,19 @@ class Interner:
         from cs336_basics.tokenization.compiled_table import new_slots
 
         slots = new_slots(2 * len(self.slots))
-        kept = np.empty(2 * len(self.kept) + num_bytes, np.uint8)
-        ends = np.empty(2 * len(self.ends), np.int64)
         _kernels().move_words(self.slots, slots)
-        kept[: len(self.kept)], ends[: len(self.ends)] = self.kept, self.ends
-        self.slots, self.kept, self.ends = slots, kept, ends
+        self.slots = slots
+        self.kept = with_room(self.kept, len(self.kept) + num_bytes)
+        self.ends = with_room(self.ends, len(self.ends) + 1)
+
+
+def with_room(values: np.ndarray, size: int) -> np.ndarray:
+    """The same array if it has `size` entries, else one of twice as many that begins with it."""
+    if size <= len(values):
+        return values
+    longer = np.empty(2 * size, values.dtype)
+    longer[: len(values)] = values
+    return longer
 
 
 @functools.cache

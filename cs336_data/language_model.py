@@ -22,7 +22,7 @@ from types import ModuleType
 import numpy as np
 
 from cs336_data.fasttext_file import read_fasttext_file
-from cs336_data.interning import Interner
+from cs336_data.interning import Interner, with_room
 
 END = "</s>"
 MEMORY = 100_000
@@ -40,6 +40,7 @@ class CompiledLanguageModel:
         """
         self._model = model = read_fasttext_file(path)
         self._kept = np.empty(0, np.int32) if model.kept is None else model.kept
+        self._present = np.packbits(self._kept >= 0, bitorder="little")
         self._rows_of_words = Interner()  # gives the words of the model the numbers of their rows
         cuts = np.cumsum([0, *map(len, model.words)])
         self._rows_of_words.pieces(np.frombuffer(b"".join(model.words), np.uint8), cuts)
@@ -59,7 +60,7 @@ class CompiledLanguageModel:
             self._forget()
             raise
         model, hidden = self._model, self._hidden
-        _kernels().mean_row(numbers, self._starts.values, self._features.values, model.rows, hidden)
+        _kernels().mean_row(numbers, self._starts, self._rows, model.rows, hidden)
         label, score = _kernels().best_label(hidden, model.output, model.children, self._nodes, self._scores)
         return [(model.labels[label], min(1.0, float(np.float32(math.exp(score)))))] if label >= 0 else []
 
@@ -68,36 +69,23 @@ class CompiledLanguageModel:
         self._words = Interner()
         self._words.chunks(END.encode())
         row = self._model.words.index(END.encode()) if END.encode() in self._model.words else None
-        self._features = _Growing(np.array([] if row is None else [row], np.int32))
-        self._starts = _Growing(np.array([0, self._features.size]))
+        self._rows = np.array([] if row is None else [row], np.int32)
+        self._starts = np.array([0, len(self._rows)])
         self._learnt = 1
 
     def _learn(self) -> None:
         """Find the features of the words that have got a number."""
-        model, words, rows, first = self._model, self._words, self._rows_of_words, self._learnt
-        lengths = np.diff(words.ends[first : words.size + 1])
-        found, ends = np.empty((int(lengths.sum()) + 3 * len(lengths)) * model.longest, np.int32), np.empty_like(lengths)
-        size = _kernels().features(
-            words.kept, words.ends, first, words.size, rows.slots, rows.kept, rows.size, model.shortest, model.longest,
-            model.num_buckets, self._kept, np.empty(int(lengths.max()) + 2, np.uint8), found, ends,
+        model, words, known, first = self._model, self._words, self._rows_of_words, self._learnt
+        num_bytes = int(words.ends[words.size] - words.ends[first])
+        self._starts = with_room(self._starts, words.size + 1)
+        num_rows = int(self._starts[first]) + (num_bytes + 3 * (words.size - first)) * model.longest  # at most
+        self._rows = with_room(self._rows, num_rows)
+        _kernels().features(
+            words.kept, words.ends, first, words.size, known.slots, known.kept, known.size, model.shortest,
+            model.longest, model.num_buckets, self._kept, self._present, np.empty(5, np.uint64),
+            np.empty(num_bytes + 2, np.uint8), self._starts, self._rows,
         )  # fmt: skip
-        self._starts.extend(self._features.size + ends)
-        self._features.extend(found[:size])
         self._learnt = words.size
-
-
-class _Growing:
-    """An array to which one can append; `values` is longer than `size`."""
-
-    def __init__(self, values: np.ndarray) -> None:
-        self.values, self.size = values, len(values)
-
-    def extend(self, more: np.ndarray) -> None:
-        """Append, with room for as much again if there is none."""
-        end = self.size + len(more)
-        if end > len(self.values):
-            self.values = np.concatenate([self.values, np.empty(end, self.values.dtype)])
-        self.values[self.size : end], self.size = more, end
 
 
 @functools.cache
