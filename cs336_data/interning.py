@@ -12,6 +12,7 @@ Read next: `language_model.py` and `rules/page.py`, which use it.
 from __future__ import annotations
 
 import functools
+import itertools
 from types import ModuleType
 
 import numpy as np
@@ -56,6 +57,13 @@ class Interner:
             if count < len(numbers):
                 self._grow(int(cuts[count + 1] - cuts[count]))
         return numbers
+
+    def strings(self, first: int) -> list[str]:
+        """All strings from the number `first` on."""
+        cuts = self.ends[first : self.size + 1].tolist()
+        kept = self.kept[cuts[0] : cuts[-1]].tobytes()
+        places = [cut - cuts[0] for cut in cuts]
+        return [kept[begin:end].decode("utf-8", "surrogatepass") for begin, end in itertools.pairwise(places)]
 
     def string(self, number: int) -> str:
         """The string of a number."""

@@ -14,6 +14,7 @@ import numpy as np
 from cs336_basics.tokenization.compiled_kernel import kernel
 
 PREFIX, SUFFIX, BEFORE_DOT, LOWER, UPPER, DIGIT, QUOTE, SCHEME = (1 << i for i in range(8))
+SYMBOL, HAS_LETTER = 1, 2  # the bits of a word, as in `page.py`
 LETTER, ALNUM = LOWER | UPPER, LOWER | UPPER | DIGIT
 NUMBER = 128
 """Column of a tree of strings with the number of the string that ends at a node, plus one; before it, a node per byte."""
@@ -301,3 +302,15 @@ def words_of_chunks(chunks, starts, words, found):
             found[count] = words[k]
             count += 1
     return count
+
+
+@kernel
+def count_kinds(kinds, lengths):
+    """(words that are not only punctuation, their characters, words with a letter, all bits that occur)."""
+    proper = characters = with_letter = present = 0
+    for i in range(len(kinds)):
+        if not kinds[i] & SYMBOL:
+            proper, characters = proper + 1, characters + lengths[i]
+        with_letter += 1 if kinds[i] & HAS_LETTER else 0
+        present |= kinds[i]
+    return proper, characters, with_letter, present

@@ -52,7 +52,7 @@ class WordTable:
     @property
     def words(self) -> list[str]:
         """The words themselves, for people to look at."""
-        return [self._words.string(number) for number in range(self._words.size)]
+        return self._words.strings(0)
 
     def numbers(self, text: str) -> np.ndarray:
         """The words of a text as int64 numbers, in order."""
@@ -77,7 +77,7 @@ class WordTable:
         self._words_of_chunks = with_room(self._words_of_chunks, base + len(cuts) - 1)
         self._words_of_chunks[base : base + len(cuts) - 1] = self._words.pieces(chunks.kept, cuts)
         self._num_split = chunks.size
-        words = [self._words.string(number) for number in range(former, self._words.size)]
+        words = self._words.strings(former)
         self.lengths, self.kinds = with_room(self.lengths, self._words.size), with_room(self.kinds, self._words.size)
         self.lengths[former : self._words.size] = [len(word) for word in words]
         self.kinds[former : self._words.size] = [kind_of(word) for word in words]
@@ -107,8 +107,8 @@ def _kernels() -> ModuleType:
     from cs336_basics.tokenization.compilation import stored
     from cs336_data.rules import compiled_word_splitting
 
-    stored(compiled_word_splitting.split_chunks)
-    stored(compiled_word_splitting.words_of_chunks)
+    for loop in ("split_chunks", "words_of_chunks", "count_kinds"):
+        stored(getattr(compiled_word_splitting, loop))
     return compiled_word_splitting
 
 
@@ -167,3 +167,7 @@ class Page:
             words = self.words
             self._kinds = self.table.kinds[words]
         return self._kinds
+
+    def facts(self) -> tuple[int, int, int, int, int]:
+        """(words, those that are not only punctuation, characters of these, words with a letter, all bits that occur)."""
+        return (len(self.words), *_kernels().count_kinds(self.kinds, self.lengths))
