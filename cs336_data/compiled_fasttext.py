@@ -33,15 +33,17 @@ def is_label(text, begin, end):
 
 
 @kernel
-def features(
-    text, ends, first, last, slots, words, num_words, shortest, longest, num_buckets, kept, present, keys, word, starts, rows
-):
+def features(text, ends, first, last, known, ngrams, room, starts, rows):
     """Features of the words i = first ... last - 1, text[ends[i] : ends[i + 1]]: rows[starts[i] : starts[i + 1]].
 
-    slots, words, num_words: the words that have a row (`interning.py`). kept: place of each bucket's row after those of
-    the words; empty if all buckets have one. present: a bit for each bucket that has one; few have, and the bits, unlike
-    `kept`, stay in the cache. keys, word: room for what `number_of` writes and for the longest word in its <>.
+    known: the words that have a row (slots, bytes and size of an `Interner`).
+    ngrams: lengths of the shortest and longest, number of buckets; place of each bucket's row after those of the words,
+        empty if all have one; a bit for each bucket that has one, since few have and the bits stay in the cache.
+    room: for what `number_of` writes, and for the longest word in its <>.
     """
+    slots, words, num_words = known
+    shortest, longest, num_buckets, kept, present = ngrams
+    keys, word = room
     size = starts[first]
     for number in range(first, last):
         begin, length = ends[number], ends[number + 1] - ends[number] + 2

@@ -15,10 +15,8 @@ from cs336_basics.tokenization.compiled_table import (
     find_slot,
     hash_keys,
     long_hash,
-    move_words,
     word_keys,
 )
-
 
 _SPACES = np.zeros(256, np.uint8)
 _SPACES[[*range(9, 14), *range(28, 33)]] = 1

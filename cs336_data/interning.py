@@ -71,10 +71,11 @@ class Interner:
 
     def _grow(self, num_bytes: int) -> None:
         """Twice the room, and for a string of `num_bytes`."""
-        from cs336_basics.tokenization.compiled_table import new_slots
+        from cs336_basics.tokenization.compilation import stored
+        from cs336_basics.tokenization.compiled_table import move_words, new_slots
 
         slots = new_slots(2 * len(self.slots))
-        _kernels().move_words(self.slots, slots)
+        stored(move_words)(self.slots, slots)
         self.slots = slots
         self.kept = with_room(self.kept, len(self.kept) + num_bytes)
         self.ends = with_room(self.ends, len(self.ends) + 1)
@@ -95,6 +96,6 @@ def _kernels() -> ModuleType:
     from cs336_basics.tokenization.compilation import stored
     from cs336_data import compiled_interning
 
-    for loop in (compiled_interning.enter_chunks, compiled_interning.enter_pieces, compiled_interning.move_words):
-        stored(loop)
+    stored(compiled_interning.enter_chunks)
+    stored(compiled_interning.enter_pieces)
     return compiled_interning

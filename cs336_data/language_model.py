@@ -39,8 +39,9 @@ class CompiledLanguageModel:
             ValueError: no such model.
         """
         self._model = model = read_fasttext_file(path)
-        self._kept = np.empty(0, np.int32) if model.kept is None else model.kept
-        self._present = np.packbits(self._kept >= 0, bitorder="little")
+        kept = np.empty(0, np.int32) if model.kept is None else model.kept
+        present = np.packbits(kept >= 0, bitorder="little")
+        self._ngrams = model.shortest, model.longest, model.num_buckets, kept, present
         self._rows_of_words = Interner()  # gives the words of the model the numbers of their rows
         cuts = np.cumsum([0, *map(len, model.words)])
         self._rows_of_words.pieces(np.frombuffer(b"".join(model.words), np.uint8), cuts)
@@ -78,12 +79,13 @@ class CompiledLanguageModel:
         model, words, known, first = self._model, self._words, self._rows_of_words, self._learnt
         num_bytes = int(words.ends[words.size] - words.ends[first])
         self._starts = with_room(self._starts, words.size + 1)
-        num_rows = int(self._starts[first]) + (num_bytes + 3 * (words.size - first)) * model.longest  # at most
-        self._rows = with_room(self._rows, num_rows)
+        count = words.size - first
+        most = (num_bytes + 2 * count) * model.longest + count  # an n-gram of each length at each place, and the word
+        self._rows = with_room(self._rows, int(self._starts[first]) + most)
+        room = np.empty(5, np.uint64), np.empty(num_bytes + 2, np.uint8)
         _kernels().features(
-            words.kept, words.ends, first, words.size, known.slots, known.kept, known.size, model.shortest,
-            model.longest, model.num_buckets, self._kept, self._present, np.empty(5, np.uint64),
-            np.empty(num_bytes + 2, np.uint8), self._starts, self._rows,
+            words.kept, words.ends, first, words.size, (known.slots, known.kept, known.size), self._ngrams, room,
+            self._starts, self._rows,
         )  # fmt: skip
         self._learnt = words.size
 

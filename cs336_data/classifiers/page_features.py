@@ -124,7 +124,6 @@ def _facts(c: str) -> int:
     Strange are those of which the lower-case form is not a single letter (capital I with a dot), depends on what stands
     beside it (sigma), or is a plain letter though they are none (the sign for kelvin).
     """
-    from cs336_data.classifiers import compiled_page_counts as compiled
 
     lower = c.lower()
     strange = len(lower) != 1 or c == "\u03a3" or (lower.isascii() and not c.isascii())

@@ -9,8 +9,6 @@ to that form: chunks that are not ASCII, and those with a dot within, which may 
 # mypy: no-check-untyped-defs
 from __future__ import annotations
 
-import numpy as np
-
 from cs336_basics.tokenization.compiled_kernel import kernel
 
 PREFIX, SUFFIX, BEFORE_DOT, LOWER, UPPER, DIGIT, QUOTE = (1 << i for i in range(7))

@@ -74,11 +74,7 @@ def first_excess(
     size = len(words)
     table = np.empty(max(16, 4 * size), np.int64)
     grams, longer, places, times = np.empty((4, size), np.int64)
-    return int(
-        _kernel()(
-            words, lengths, num_characters, sizes, shares, len(top), places, grams, longer, times, table
-        )
-    )
+    return int(_kernel()(words, lengths, num_characters, sizes, shares, len(top), places, grams, longer, times, table))
 
 
 @functools.cache
