@@ -13,8 +13,8 @@ and runs its own filters, masking and writer in one process, its extractor in a 
 
 The first two count CPU seconds, children included. All run file by file in turn, so that a change of the machine's
 speed meets all; ratios are medians over files and rounds. "ours, library" asks the language model through fastText's
-library too; "extractor" is resiliparse alone, which both have in common in the part "same". That part also lists the pages on
-which the two disagree, with the reason; it compares the language model's answers, and the text after extraction.
+library too; "extractor" is resiliparse alone, which both have in common in the part "same". That part also lists the
+pages on which the two disagree, and why.
 
 Each part adds its answer to results/data_pipeline.json. Needs datatrove, spaCy, warcio, faust-cchardet, python-magic
 and trafilatura (`make bench` installs them).
@@ -40,6 +40,7 @@ from cs336_basics.runs.provenance import describe_environment
 from cs336_data.document_files import read_lines
 from cs336_data.executors import run_tasks
 from cs336_data.extraction import record_to_document
+from cs336_data.fasttext_model import FastTextModel
 from cs336_data.file_task import FileTask, process_file
 from cs336_data.guarded_worker import warm_up
 from cs336_data.language import LanguageIdentifier
@@ -101,13 +102,12 @@ class LanguageModel:
     """lid.176.ftz with the interface that datatrove expects of its model."""
 
     def __init__(self) -> None:
-        self.model = LanguageIdentifier()
-        self.model.identify("load the model, please")
+        self.model: Any = FastTextModel(LanguageIdentifier().path)
 
     def predict(self, text: str, k: int = -1) -> tuple[list[str], list[Any]]:
         import numpy as np
 
-        answers = self.model._model._model.f.predict(text + "\n", k, 0.0, "replace")
+        answers = self.model._model.f.predict(text + "\n", k, 0.0, "replace")
         return [label for _, label in answers], [np.float64(probability) for probability, _ in answers]
 
 
@@ -173,7 +173,8 @@ def explain(file: Path, pages: set[str]) -> list[dict[str, str]]:
     def tap(stream: Any, number: int) -> Any:
         for document in stream:
             passed[document.id.strip("<>")] = number
-            texts.setdefault(document.id.strip("<>"), document.text if number == 1 else "")
+            if number == 1:
+                texts[document.id.strip("<>")] = document.text
             yield document
 
     with tempfile.TemporaryDirectory() as output:
@@ -198,15 +199,16 @@ def explain(file: Path, pages: set[str]) -> list[dict[str, str]]:
 
 
 def _why(record: WarcRecord, their_text: str) -> str:
-    document = record_to_document(record)
+    """What the two see differently: the text after extraction, or the language of the text."""
+    document, model, reasons = record_to_document(record), LanguageModel(), []
     if isinstance(document, str) or document.text != their_text:
-        return f"decoded otherwise: ours is {document if isinstance(document, str) else document.metadata['encoding']}"
-    model = LanguageModel()
+        ours_is = document if isinstance(document, str) else document.metadata["encoding"]
+        reasons.append(f"decoded otherwise: ours is {ours_is}")
     spaces = their_text.replace("\n", " "), " ".join(their_text.split())
-    (raw, _), (split, _) = (model.predict(text, k=1) for text in spaces)
+    raw, split = (model.predict(text, k=1)[0][0] for text in spaces)
     if raw != split:
-        return f"no-break spaces are letters to datatrove's language model: {raw[0]} in place of {split[0]}"
-    return "unexplained"
+        reasons.append(f"no-break spaces are letters to datatrove's language model: {raw} in place of {split}")
+    return "; ".join(reasons) or "unexplained"
 
 
 def compare(files: list[Path], *, extractor: str, rounds: int) -> dict[str, Any]:
