@@ -1,8 +1,8 @@
 """`split_chunk` of `word_splitting.py`, compiled: the same rules for most chunks, with sets and patterns as tables.
 
 Words are stretches of their chunk, one after the other, so all that is made are the places where they end. Which
-characters are a prefix or a suffix, and which exceptions there are, comes from the readable form (`ascii_tables`). Left
-to that form: chunks that are not ASCII, and those with a dot within, which may be web addresses. Read next: `page.py`.
+characters are a prefix or a suffix, and which exceptions there are, comes from the readable form (`ascii_tables`);
+a chunk that is not ASCII is left to that form. Read next: `page.py`.
 """
 
 # The types of kernels are numba's affair.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from cs336_basics.tokenization.compiled_kernel import kernel
 
-PREFIX, SUFFIX, BEFORE_DOT, LOWER, UPPER, DIGIT, QUOTE = (1 << i for i in range(7))
+PREFIX, SUFFIX, BEFORE_DOT, LOWER, UPPER, DIGIT, QUOTE, SCHEME = (1 << i for i in range(8))
 SYMBOL, HAS_LETTER = 1, 2  # the bits of a word, as in `page.py`
 LETTER, ALNUM = LOWER | UPPER, LOWER | UPPER | DIGIT
 NUMBER = 128
@@ -81,10 +81,86 @@ def suffix_start(text, begin, start, end, classes, units, windows):
 
 
 @kernel
+def is_number(text, begin, end, low, high, padded):
+    """Whether text[begin:end] is a part of an address: `padded` ones may begin with a zero if they have two digits."""
+    length, value = end - begin, 0
+    for i in range(begin, end):
+        value = 10 * value + text[i] - 48
+    if padded and length <= 2:
+        return length > 0
+    return 0 < length <= 3 and text[begin] != 48 and low <= value <= high
+
+
+@kernel
+def is_tail(text, place, end):
+    """Whether what follows a host is nothing, a port, a path, or both."""
+    if place < end and text[place] == ord(":"):
+        stop = place + 1
+        while stop < end and 48 <= text[stop] <= 57:
+            stop += 1
+        if not 3 <= stop - place <= 6:
+            return False
+        place = stop
+    return place == end or text[place] == ord("/") or text[place] == ord("?") or text[place] == ord("#")
+
+
+@kernel
+def is_host(text, begin, end, classes):
+    """Whether text[begin:end] is a host with what may follow it: four numbers, or labels and then letters, with dots."""
+    place, label, parts, numeric = begin, begin, 0, True
+    while True:
+        while place < end and (classes[text[place]] & ALNUM or text[place] == ord("_") or text[place] == ord("-")):
+            place += 1
+        digits = all_are(text, label, place, classes, DIGIT)
+        if place == end or text[place] != ord("."):
+            break
+        edges = place > label and classes[text[label]] & ALNUM and classes[text[place - 1]] & ALNUM
+        if not edges or place - label > 64:
+            return False
+        low, high = (1, 223) if parts == 0 else (0, 255)
+        numeric = numeric and digits and is_number(text, label, place, low, high, parts > 0)
+        parts, place = parts + 1, place + 1
+        label = place
+    if numeric and digits and parts == 3 and is_number(text, label, place, 1, 254, False):
+        return is_tail(text, place, end)
+    small = 2 <= place - label <= 63 and all_are(text, label, place, classes, LOWER)
+    return parts > 0 and small and is_tail(text, place, end)
+
+
+@kernel
+def is_address(text, begin, end, classes):
+    """Whether text[begin:end] is an address: a host, perhaps after a scheme, perhaps after a user's name and @."""
+    dots = 0
+    for i in range(begin, end):
+        dots += text[i] == ord(".")
+    if dots == 0:
+        return False
+    if is_host(text, begin, end, classes):
+        return True
+    scheme = begin
+    while scheme < end and classes[text[scheme]] & SCHEME:
+        scheme += 1
+    if begin + 2 <= scheme and scheme + 3 < end and text[scheme] == ord(":"):
+        if text[scheme + 1] == ord("/") and text[scheme + 2] == ord("/") and is_host(text, scheme + 3, end, classes):
+            return True
+    for i in range(begin + 1, end):
+        if text[i] == ord("@") and is_host(text, i + 1, end, classes):
+            return True
+    return False
+
+
+@kernel
 def infix_end(text, begin, i, end, classes):
     """Where the mark ends that stands at i within text[begin:end] and cuts it; i if none does."""
     mark, after = text[i], classes[text[i + 1]] if i + 1 < end else 0
     before = classes[text[i - 1]] if i > begin else 0
+    if mark == ord("."):
+        stop = i + 1
+        while stop < end and text[stop] == mark:
+            stop += 1
+        if stop > i + 1 or (before & (LOWER | QUOTE) and after & (UPPER | QUOTE)):
+            return stop
+        return i
     arithmetic = mark == ord("+") or mark == ord("-") or mark == ord("*") or mark == ord("^")
     if arithmetic and before & DIGIT and (after & DIGIT or (i + 1 < end and text[i + 1] == ord("-"))):
         return i + 1
@@ -115,11 +191,9 @@ def add_exception(begin, number, cuts, ends, count):
 
 @kernel
 def cut_infixes(text, begin, end, classes, ends, count):
-    """Cut at marks within a word; a mark at the very beginning does not cut. -1 if it may be a web address."""
+    """Cut at marks within a word; a mark at the very beginning does not cut."""
     offset, i = begin, begin
     while i < end:
-        if text[i] == ord("."):
-            return -1
         stop = infix_end(text, begin, i, end, classes)
         if stop > i > begin:
             if i > offset:
@@ -177,7 +251,7 @@ def join_exceptions(text, begin, exceptions, cuts, ends, first, count, words):
 
 @kernel
 def split_one(text, begin, end, tables, max_chunk, ends, first, scratch):
-    """Enter the ends of the words of a chunk into `ends` from `first` on; returns how many words there are then, -1 if it is left."""
+    """Enter the ends of the words of a chunk into `ends` from `first` on; returns how many words there are then."""
     classes, exceptions, cuts = tables[0], tables[1], tables[2]
     number = find(text, begin, end, exceptions)
     if number >= 0:
@@ -191,12 +265,10 @@ def split_one(text, begin, end, tables, max_chunk, ends, first, scratch):
     if number >= 0:
         count = add_exception(left, number, cuts, ends, count)
     elif left < right:
-        if all_are(text, left, right, classes, ALNUM):
+        if all_are(text, left, right, classes, ALNUM) or is_address(text, left, right, classes):
             ends[count], count = right, count + 1
         else:
             count = cut_infixes(text, left, right, classes, ends, count)
-            if count < 0:
-                return -1
     for k in range(num_after):
         ends[count], count = scratch[num_after - 1 - k], count + 1
     return join_exceptions(text, begin, exceptions, cuts, ends, first, count, scratch)
@@ -204,7 +276,7 @@ def split_one(text, begin, end, tables, max_chunk, ends, first, scratch):
 
 @kernel
 def split_chunks(text, places, first, last, tables, max_chunk, ends, count, starts, base, scratch):
-    """Split the chunks text[places[i] : places[i + 1]], i = first ... last - 1, up to one that is left.
+    """Split the chunks text[places[i] : places[i + 1]], i = first ... last - 1, up to one that is not ASCII.
 
     Where words end goes into `ends` from `count` on, how many there are up to a chunk, plus `base`, into `starts`;
     scratch: room for as many numbers as a chunk has bytes. Returns (the chunk at which it stopped, count).
@@ -214,10 +286,7 @@ def split_chunks(text, places, first, last, tables, max_chunk, ends, count, star
         for i in range(begin, end):
             if text[i] >= 0x80:
                 return chunk, count
-        entered = split_one(text, begin, end, tables, max_chunk, ends, count, scratch)
-        if entered < 0:
-            return chunk, count
-        count = entered
+        count = split_one(text, begin, end, tables, max_chunk, ends, count, scratch)
         starts[chunk + 1] = base + count
     return last, count
 

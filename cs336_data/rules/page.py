@@ -92,7 +92,7 @@ class WordTable:
                 chunks.kept, chunks.ends, chunk, chunks.size, ascii_tables(), MAX_CHUNK, cuts, count, self._starts,
                 base - 1, scratch,
             )  # fmt: skip
-            if chunk < chunks.size:  # it is left to the readable form
+            if chunk < chunks.size:  # it is not ASCII
                 for word in split_chunk(chunks.string(chunk)):
                     cuts[count] = cuts[count - 1] + len(word.encode("utf-8", "surrogatepass"))
                     count += 1

@@ -242,6 +242,7 @@ def ascii_tables() -> tuple[np.ndarray, ...]:
         kinds.PREFIX: _PREFIX.fullmatch, kinds.SUFFIX: _SUFFIX.fullmatch,
         kinds.BEFORE_DOT: lambda c: _SUFFIX.search(c + ".", 1), kinds.LOWER: str.islower, kinds.UPPER: str.isupper,
         kinds.DIGIT: str.isdigit, kinds.QUOTE: regex.compile(f"[{_QUOTES}]").match,
+        kinds.SCHEME: regex.compile(r"[\w+\-.]", regex.ASCII).match,
     }  # fmt: skip
     classes = np.array([sum(bit for bit, test in tests.items() if test(c)) for c in letters], np.uint8)
     exceptions = {word: parts for word, parts in _exceptions().items() if word.isascii()}
