@@ -74,15 +74,17 @@ class GopherQuality:
 
     def _lines(self, text: str) -> str | None:
         """Lines that begin with a bullet or end in an ellipsis, counted only if the text has enough of either."""
+        marks, dots = text.count("-") + text.count("\u2022"), text.count("...") + text.count("\u2026")
+        fewest = max(1, text.count("\n"))  # lines, at least: most pages are decided without cutting them
+        many_bullets = self.max_bullet_lines is not None and marks / fewest > self.max_bullet_lines
+        if not many_bullets and dots / fewest <= self.max_ellipsis_lines:
+            return None
         lines = text.splitlines()
-        bullets = (text.count("-") + text.count("\u2022")) / len(lines)
-        if self.max_bullet_lines is not None and bullets > self.max_bullet_lines:
+        if self.max_bullet_lines is not None:
             bullets = sum(line.lstrip().startswith(("\u2022", "-")) for line in lines) / len(lines)
             if bullets > self.max_bullet_lines:
                 return "gopher_bullet_lines"
-        ellipses = (text.count("...") + text.count("\u2026")) / len(lines)
-        if ellipses > self.max_ellipsis_lines:
-            ellipses = sum(line.rstrip().endswith(("...", "\u2026")) for line in lines) / len(lines)
+        ellipses = sum(line.rstrip().endswith(("...", "\u2026")) for line in lines) / len(lines)
         return "gopher_ellipsis_lines" if ellipses > self.max_ellipsis_lines else None
 
 
