@@ -1,6 +1,6 @@
 """Write the README's table of measured results from the JSON files in benchmarks/results/.
 
-    python benchmarks/write_results.py [--tour runs/tour] [--one-hour runs/stories] [--solution runs/solution]
+    python benchmarks/write_results.py [--tour runs/tour] [--one-hour runs/stories] [--solution runs/solution ...]
 
 With an option the headline numbers of a finished tour, of a run of configs/stories-one-hour.toml, or of `cs336 scaling
 solve` are first copied into results/, with the machine they were measured on. Nothing in the table is typed by hand.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +45,23 @@ def _facts(run: RunDirectory) -> dict[str, Any]:
     return {key: run.summary()[key] for key in kept} | {"measured": _today(), "environment": environment}
 
 
-def record_solution(directory: Path) -> None:
-    """Copy what `cs336 scaling solve` predicted and found."""
-    found, record = (json.loads((directory / name).read_text(encoding="utf-8")) for name in (PREDICTION, TARGET_RUN))
-    queries = json.loads((directory / QUERIES).read_text(encoding="utf-8"))
+def record_solution(directories: Sequence[Path]) -> None:
+    """Copy what `cs336 scaling solve` predicted and found, with one seed or several; the first seed's intervals."""
+    found = json.loads((directories[0] / PREDICTION).read_text(encoding="utf-8"))
+    records = [json.loads((directory / TARGET_RUN).read_text(encoding="utf-8")) for directory in directories]
+    if len({record["id"] for record in records}) < len(records) or len({record["tokens"] for record in records}) > 1:
+        raise SystemExit("the folders must hold the same target with different seeds; see `cs336 scaling solve --seed`")
+    queries = json.loads((directories[0] / QUERIES).read_text(encoding="utf-8"))
     kept = {
-        "fit_until": max(answer["budget"] for answer in queries["profiles"]), "budget": found["spec"]["budget"],
-        "predicted": found["loss"]["value"], "noise": [found["loss"][end] for end in ("low", "high")],
-        "widened": [found["widened"][end] for end in ("low", "high")], "real": record["loss"],
-        "law": found["law"], "held_out": found["held_out"], "tokens": record["tokens"], "seconds": record["seconds"],
+        "fit_from": found["fitted_from"], "fit_until": max(answer["budget"] for answer in queries["profiles"]),
+        "budget": found["spec"]["budget"], "predicted": found["loss"]["value"],
+        "noise": [found["loss"][end] for end in ("low", "high")],
+        "widened": [found["widened"][end] for end in ("low", "high")],
+        "real": {record["training"]["seed"]: record["loss"] for record in records}, "law": found["law"],
+        "held_out": found["held_out"], "tokens": records[0]["tokens"],
+        "seconds": [record["seconds"] for record in records],
     }  # fmt: skip
-    write_json(RESULTS / "scaling_solution.json", kept | {"measured": _today(), "environment": record["machine"]})
+    write_json(RESULTS / "scaling_solution.json", kept | {"measured": _today(), "environment": records[0]["machine"]})
 
 
 def _today() -> str:
@@ -216,12 +223,25 @@ def _service_kills(r: dict[str, Any]) -> str:
 
 
 def _scaling(r: dict[str, Any]) -> str:
+    real = list(r["real"].values())
+    inside = sum(r["noise"][0] <= loss <= r["noise"][1] for loss in real)
     return (
-        f"fitted to runs of at most {r['fit_until']:.0e} FLOPs, a run of {r['budget']:.0e} predicted at {r['predicted']:.3f} "
-        "(90% interval by the noise of the runs {:.3f} to {:.3f}, widened by the error at a held-out budget {:.3f} to {:.3f}), ".format(
-            *r["noise"], *r["widened"]
-        )
-        + f"trained to {r['real']:.3f}: {r['predicted'] / r['real'] - 1:+.1%}"
+        f"fitted to runs of {r['fit_from']:.0e} to {r['fit_until']:.0e} FLOPs, a run of {r['budget']:.0e} predicted at "
+        f"{r['predicted']:.3f} (90% interval {r['noise'][0]:.3f} to {r['noise'][1]:.3f}); trained with {len(real)} seeds to "
+        f"{', '.join(f'{loss:.3f}' for loss in real)}: {r['predicted'] * len(real) / sum(real) - 1:+.1%} off their mean, "
+        f"{inside} of {len(real)} in the interval"
+    )
+
+
+def _scaling_fits(r: dict[str, Any]) -> str:
+    told = []
+    for name in (name for name in r if name.startswith("coverage")):
+        shares = [share for quantity, share in r[name].items() if quantity != "designs"]
+        told.append(f"{min(shares):.0%} to {max(shares):.0%} of {r[name]['designs']} designs ({name.split(', ')[1]})")
+    best = r["optimum"]
+    return (
+        f"global optimum on {best['solved']} of {best['surfaces']} random surfaces; 90% intervals of the law's numbers and "
+        f"predictions hold the truth in {' and '.join(told)}"
     )
 
 
@@ -288,6 +308,7 @@ TABLE = (  # what, result file, text, by which command
     ("parallel training, repeated", "parallel_repeats", _parallel_repeats, "check_parallel_repeats.py"),
     ("Triton kernels without a GPU", "kernels_sm90", _kernels, "check_kernels_compile.py"),
     ("scaling law", "scaling_solution", _scaling, "cs336 scaling solve"),
+    ("fits of the scaling law", "scaling_fits", _scaling_fits, "bench_coverage.py"),
     ("training service", "service", _service, "bench_service.py"),
     ("training service, killed", "service_kills", _service_kills, "bench_service_kills.py"),
     ("reinforcement learning on word problems", "alignment", _alignment, "bench_alignment.py"),
@@ -312,7 +333,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tour", type=Path, help="directory of a finished tour to take up")
     parser.add_argument("--one-hour", type=Path, help="directory of a finished run of configs/stories-one-hour.toml")
-    parser.add_argument("--solution", type=Path, help="directory of a finished `cs336 scaling solve` to take up")
+    parser.add_argument("--solution", type=Path, nargs="+", help="finished `cs336 scaling solve` folders, one per seed")
     arguments = parser.parse_args()
     if arguments.tour:
         record_tour(arguments.tour)

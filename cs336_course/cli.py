@@ -209,7 +209,7 @@ def _explain(error: Exception) -> str | None:
         remedy = "; free some space and give the same command again" if error.errno == errno.ENOSPC else ""
         return f"{error.strerror}{where}{remedy}"
     ours = {"AlreadyLockedError", "DownloadError", "ChecksumError", "OutOfMemoryError"}
-    if isinstance(error, (ValueError, OSError, ImportError)) or type(error).__name__ in ours:
+    if isinstance(error, (ValueError, OverflowError, OSError, ImportError)) or type(error).__name__ in ours:
         return str(error) or type(error).__name__
     return None
 

@@ -73,20 +73,23 @@ class Predict(_Bootstrapped):
     """training FLOPs of the target, 6 N D"""
     runs: Runs = None
     """runs in the handout's format or a bank; the shipped IsoFLOP table by default"""
+    window: Switch = False
+    """fit only the budgets from which on the law best predicts the largest: for runs before a bend of the curve"""
 
 
 def predict(argv: list[str]) -> None:
     """`cs336 scaling predict`."""
     o = parse(Predict, argv, "scaling predict", example="scaling predict 1e23")
     from cs336_scaling.bank import load_tables
-    from cs336_scaling.prediction import held_out_error, predict
+    from cs336_scaling.prediction import held_out_error, law_window, predict
 
     values: dict[str, Any] = {}
-    for rule, table in load_tables(o.runs, corpus=o.corpus).items():
+    for rule, every in load_tables(o.runs, corpus=o.corpus).items():
+        table = law_window(every, seed=o.seed) if o.window else every
         found = predict(_fitted(table, o.resamples, o.seed), table, o.flops, confidence=o.confidence)
         values[rule] = {
             "parameters": _interval(found.parameters), "tokens": _interval(found.tokens),
-            "loss": _interval(found.loss), "warnings": list(found.warnings),
+            "loss": _interval(found.loss), "fitted from": f"{table.budgets[0]:.3g} FLOPs", "warnings": list(found.warnings),
         }  # fmt: skip
         try:
             held = held_out_error(table, seed=o.seed, confidence=o.confidence)
@@ -280,7 +283,7 @@ class Solve:
     target: float = 3e12
     """FLOPs of the run to predict and train; 3e12 takes about 10 minutes on one core"""
     seed: int = 0
-    """of the bootstrap"""
+    """of the bootstrap and the target run"""
     json: Switch = False
     """print the result as JSON"""
 

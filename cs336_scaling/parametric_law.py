@@ -48,11 +48,11 @@ class ParametricLaw:
         """(parameters, tokens) with the least loss under 6 N D = flops, elementwise.
 
         Raises:
-            ValueError: FLOPs that are not positive.
+            ValueError: FLOPs that are not positive and finite.
         """
         product = np.asarray(flops, dtype=np.float64) / 6
-        if not (product > 0).all():
-            raise ValueError(f"a budget must be positive FLOPs; got {flops!r}")
+        if not ((product > 0) & np.isfinite(product)).all():
+            raise ValueError(f"a budget must be positive, finite FLOPs; got {flops!r}")
         together = self.alpha + self.beta
         ratio = (self.alpha * self.A / (self.beta * self.B)) ** (1 / together)
         return np.asarray(ratio * product ** (self.beta / together)), np.asarray(

@@ -26,9 +26,12 @@ if TYPE_CHECKING:
 def plot_profiles(runs: RunTable, fit: IsoflopsFit) -> matplotlib.figure.Figure:
     """Loss over size, one curve per budget, with the parabola and the best size of each."""
     figure, axes = _new_figure()
-    for i, optimum in enumerate(fit.optima):
+    from matplotlib import colormaps
+
+    colours = colormaps["viridis"](np.linspace(0.25, 0.8, len(fit.optima)))
+    for optimum, colour in zip(fit.optima, colours, strict=True):
         profile = runs[runs.budget == optimum.budget]
-        colour, order = COLOURS[i % len(COLOURS)], np.argsort(profile.parameters)
+        order = np.argsort(profile.parameters)
         axes.plot(profile.parameters[order], profile.loss[order], "o", color=colour, markersize=3)
         sizes = np.log(profile.parameters)
         if fit.method != "lowest" and len(np.unique(sizes)) > 2:
@@ -36,13 +39,13 @@ def plot_profiles(runs: RunTable, fit: IsoflopsFit) -> matplotlib.figure.Figure:
             grid = np.linspace(sizes.min(), sizes.max(), 100)
             axes.plot(np.exp(grid), np.polyval(curve, grid), color=colour, linewidth=1, label=f"{optimum.budget:.0e}")
         else:
-            axes.plot(profile.parameters[order], profile.loss[order], color=colour, linewidth=1,
-                      label=f"{optimum.budget:.0e}")  # fmt: skip
+            mean = {size: profile.loss[profile.parameters == size].mean() for size in profile.parameters[order]}
+            axes.plot(*zip(*mean.items(), strict=True), color=colour, linewidth=1, label=f"{optimum.budget:.0e}")
         axes.plot(optimum.parameters, optimum.loss, marker="*", color=colour, markersize=9)
     axes.set_xscale("log")
     axes.set_xlabel("parameters")
     axes.set_ylabel("loss, nats per token")
-    axes.legend(frameon=False, fontsize=7, title="FLOPs", title_fontsize=7, loc="upper right")
+    axes.legend(frameon=False, fontsize=7, title="FLOPs", title_fontsize=7)
     return figure
 
 
@@ -116,7 +119,7 @@ def plot_predicted_against_real(
     values = [interval.value for interval in predicted]
     errors = np.array([[i.value - i.low, i.high - i.value] for i in predicted]).clip(min=0).T
     axes.errorbar(real, values, yerr=errors, fmt="o", color=COLOURS[0], markersize=3, elinewidth=1, label=label)
-    ends = [min(*real, *values), max(*real, *values)]
+    ends = [min(*real, *(i.low for i in predicted)), max(*real, *(i.high for i in predicted))]
     axes.plot(ends, ends, color=COLOURS[-1], linestyle="--", linewidth=1)
     axes.set_xlabel("real loss")
     axes.set_ylabel("predicted loss")

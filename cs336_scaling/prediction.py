@@ -1,8 +1,9 @@
 """What a law says about a bigger run: the best size for its budget, the loss there, and how sure that is.
 
 The check that costs nothing is to hold out the largest budget, fit the rest, and look at the error there
-(`held_out_error`); it also says by how much an interval should be widened further out (`HeldOut.widen`). The check that
-counts is to train the target.
+(`held_out_error`). It says from which budget on the law holds (`law_window`: the smallest runs may learn something else
+than the large ones), and by how much an interval should be widened further out (`HeldOut.widen`). The check that counts
+is to train the target.
 
 Handout: scaling_laws (predict the best size, hyperparameters and loss of a run ten times larger).
 Read next: `design.py`.
@@ -19,6 +20,8 @@ from cs336_scaling.bootstrap import Interval
 from cs336_scaling.parametric import Floats, fit_parametric_robust
 from cs336_scaling.parametric_intervals import ParametricBootstrap, bootstrap_parametric
 from cs336_scaling.runs_table import RunTable
+
+ABOUT_AS_WELL = 1.5
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,30 @@ def predict(resampled: ParametricBootstrap, runs: RunTable, flops: float, *, con
         resampled.loss(size, tokens, confidence),
         tuple(warnings),
     )
+
+
+def law_window(runs: RunTable, *, seed: int = 0) -> RunTable:
+    """The runs from some budget up: the widest window that predicts the largest budget about as well as the best one.
+
+    Small runs may lie before a bend of the curve, where a law through them points past what comes later. For each first
+    budget the law is fitted without the largest one; windows within ABOUT_AS_WELL of the least largest error are as
+    good, and of these the one with most runs is taken. The target takes no part in the choice.
+
+    Raises:
+        ValueError: fewer than three budgets, or too few runs for any window.
+    """
+    windows = [runs[runs.budget >= first] for first in runs.budgets[:-2]]
+    errors = [_largest_error(window, seed) for window in windows]
+    if not errors or math.isinf(min(errors)):
+        raise ValueError(f"no window of the {len(runs)} runs can be fitted without its largest budget; add runs")
+    return next(w for w, error in zip(windows, errors, strict=True) if error <= ABOUT_AS_WELL * min(errors))
+
+
+def _largest_error(runs: RunTable, seed: int) -> float:
+    try:
+        return float(np.abs(held_out_error(runs, num_resamples=20, seed=seed).errors).max())
+    except ValueError:  # too few runs for a law
+        return math.inf
 
 
 def held_out_error(runs: RunTable, *, num_resamples: int = 200, seed: int = 0, confidence: float = 0.9) -> HeldOut:

@@ -2,7 +2,8 @@
 
     scan       3 widths at 5 multiples of a rate rule, at 1e10 FLOPs: which multiple is best, and does it hold over widths?
     profiles   at the best multiple: 1e9 to 1e11 FLOPs by 6 sizes, then 3e11 by 3: what the law is fitted to
-    predict    the parametric law, its interval at the best shape for TARGET, ten times the largest fitted budget
+    predict    the parametric law from the budget on where it holds, by the held-out largest budget; its interval at the
+               best shape for TARGET, ten times the largest fitted budget
     train      that very run, by our own training loop
 
 Every question goes over HTTP to a real service (2024/25 API, profile `micro`, executor `bank`) whose database lies in
@@ -21,7 +22,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from cs336_scaling.isoflops import fit_isoflops
 from cs336_scaling.parametric import fit_parametric_robust
 from cs336_scaling.parametric_intervals import bootstrap_parametric
 from cs336_scaling.plots import plot_predicted_against_real, plot_profiles
-from cs336_scaling.prediction import held_out_error, predict
+from cs336_scaling.prediction import held_out_error, law_window, predict
 from cs336_scaling.runs_table import RunTable
 from cs336_scaling.sweep_design import HEAD_DIM, RunSpec, by_rule, profile_shapes, rule_rate
 
@@ -184,17 +185,17 @@ def best_shape(parameters: float) -> tuple[int, int]:
 
 def _predict(directory: Path, options: SolutionOptions) -> None:
     found = json.loads((directory / QUERIES).read_text(encoding="utf-8"))
-    runs = profile_table(found["profiles"])
+    runs = law_window(profile_table(found["profiles"]), seed=options.seed)
     resampled = bootstrap_parametric(runs, fit_parametric_robust(runs), seed=options.seed)
     best = predict(resampled, runs, options.target)
     shape = best_shape(best.parameters.value)
-    spec = _run(options.target, shape, found["multiple"])
+    spec = replace(_run(options.target, shape, found["multiple"]), seed=options.seed)
     size = 12.0 * shape[1] * shape[0] ** 2
     held = held_out_error(runs, seed=options.seed)
     loss = resampled.loss(size, options.target / (6 * size))
     write_json(directory / PREDICTION, {
-        "law": asdict(resampled.fit.law), "parameters": asdict(best.parameters), "tokens": asdict(best.tokens),
-        "warnings": list(best.warnings), "spec": asdict(spec),
+        "fitted_from": float(runs.budgets[0]), "law": asdict(resampled.fit.law),
+        "parameters": asdict(best.parameters), "tokens": asdict(best.tokens), "warnings": list(best.warnings), "spec": asdict(spec),
         "loss": asdict(loss), "widened": asdict(held.widen(loss, options.target)),
         "held_out": {"budget": held.budget, "largest_error": float(np.abs(held.errors).max()), "inside": held.inside},
     })  # fmt: skip
@@ -206,7 +207,9 @@ def _prediction_section(directory: Path) -> Section:
     law, spec, held = found["law"], RunSpec(**found["spec"]), found["held_out"]
     loss, widened, size = (Interval(**found[name]) for name in ("loss", "widened", "parameters"))
     text = (
-        f"L = {law['E']:.4g} + {law['A']:.4g} / N^{law['alpha']:.4g} + {law['B']:.4g} / D^{law['beta']:.4g}. For "
+        f"Fitted to the runs from {found['fitted_from']:.3g} FLOPs up, the window that best predicts the largest budget "
+        f"from the others. L = {law['E']:.4g} + {law['A']:.4g} / N^{law['alpha']:.4g} + "
+        f"{law['B']:.4g} / D^{law['beta']:.4g}. For "
         f"{spec.budget:.3g} FLOPs, {spec.budget / runs.budgets[-1]:.0f} times the largest fitted, the best size is {size}; "
         f"the nearest shape is width {spec.d_model}, {spec.num_layers} layers, with batch {spec.batch_size} and rate "
         f"{spec.learning_rate:.3g}. Predicted loss there: {loss}. Check beforehand: fitted without {held['budget']:.3g}, the "

@@ -105,9 +105,9 @@ def _divergences(results: Sequence[Result]) -> str:
 
 def _curves(name: str, shown: Sequence[Result]) -> list[Block]:
     """Validation loss of the first seed by step (by tokens where batches differ) and by the clock."""
-    floor, first = shown[0]["outcomes"][0]["entropy_floor"], _log(shown[0])
-    start = first[0]["train_loss"] if first else None
-    top = start + 0.3 if start is not None and math.isfinite(start) else None
+    floor = shown[0]["outcomes"][0]["entropy_floor"]
+    first = next((p["validation_loss"] for p in _log(shown[0]) if "validation_loss" in p), math.inf)
+    top = 1.2 * first if math.isfinite(first) else None  # worse curves may leave the picture, the table has them
     blocks: list[Block] = []
     by_progress = ("tokens", "tokens read", "tokens") if name == "batch_size" else ("step", "step", "step")
     for key, xlabel, title in (by_progress, ("seconds", "seconds of training", "clock")):

@@ -87,6 +87,8 @@ def plot_overlaid_curves(
     if not any(curves.values()):
         raise ValueError(f"no curve has a point; labels are {list(curves)}")
     figure, axes = _new_figure()
+    from matplotlib.ticker import MaxNLocator
+
     for i, (label, points) in enumerate(curves.items()):
         if points:
             colour, dashes = COLOURS[i % len(COLOURS)], ("-", "--", ":")[i // len(COLOURS) % 3]
@@ -97,7 +99,11 @@ def plot_overlaid_curves(
     if logarithmic:
         axes.set_yscale("log")
     if top is not None:
-        axes.set_ylim(top=top)
+        shown = [y for points in curves.values() for _, y in points if y <= top]  # not what diverged
+        lowest = min([*shown, top if floor is None else floor])
+        axes.set_ylim(lowest - 0.05 * (top - lowest), top)
+    if xlabel == "step":
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     axes.legend(frameon=False, fontsize=8)

@@ -56,7 +56,8 @@ th, td { padding: .45rem .7rem; border-bottom: 1px solid var(--line); text-align
 th { font-weight: 600; color: var(--soft); border-bottom-width: 2px; vertical-align: bottom; }
 th:first-child, td:first-child { padding-left: 0; }
 th:last-child, td:last-child { padding-right: 0; }
-.right { text-align: right; white-space: nowrap; }
+.right { text-align: right; }
+td.right { white-space: nowrap; }
 .center { text-align: center; }
 .tiles {
   list-style: none; margin: 1.5rem 0; padding: 0;

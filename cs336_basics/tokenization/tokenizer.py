@@ -116,8 +116,14 @@ class Tokenizer:
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str]) -> Tokenizer:
-        """Read what `save` wrote: vocabulary, merges, special tokens and pattern."""
+        """Read what `save` wrote: vocabulary, merges, special tokens and pattern.
+
+        Raises:
+            FileNotFoundError: no tokenizer was saved there.
+        """
         folder = Path(directory)
+        if not (folder / "special_tokens.json").is_file():
+            raise FileNotFoundError(f"no tokenizer in {folder}; train one with `cs336 tokenizer train`")
         settings = json.loads((folder / "special_tokens.json").read_text(encoding="utf-8"))
         specials = settings["special_tokens"]
         vocab = read_vocab(folder / "vocab.json") | {

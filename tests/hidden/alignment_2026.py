@@ -57,8 +57,9 @@ def advantages(rewards: list[float], group: int, baseline: str, normalizer: str,
 def group_normalized(rng: Rng, normalizer: str) -> list[Case]:
     def case(id: str, property: str, rewards: list[float], group: int, eps: float, baseline: str = "mean") -> Case:
         settings = {"group_size": group, "baseline": baseline, "advantage_eps": eps, "advantage_normalizer": normalizer}
-        inputs = {"raw_rewards": np.array(rewards, np.float32), "settings": settings}
-        expected = advantages([float(r) for r in inputs["raw_rewards"]], group, baseline, normalizer, eps)
+        raw = np.array(rewards, np.float32)
+        inputs = {"raw_rewards": raw, "settings": settings}
+        expected = advantages([float(r) for r in raw], group, baseline, normalizer, eps)
         return Case(
             id,
             property,
@@ -242,7 +243,7 @@ def _step(words: list[str], inputs: dict[str, Any]) -> tuple[float, dict[str, np
             clipped = w if kind == "noclip" else w.clamp(1 - s["cliprange"], 1 + s["cliprange"])
             tokens = -torch.minimum(w * scores[i], clipped * scores[i])
         total = total + (tokens.mean() / len(rewards) if constant is None else tokens.sum() / constant)
-    total.backward()  # type: ignore[attr-defined]
+    total.backward()
     norm = math.sqrt(sum(float((p.grad**2).sum()) for p in model.parameters() if p.grad is not None))
     scale = 1.0 if s["max_grad_norm"] is None else min(1.0, s["max_grad_norm"] / (norm + 1e-6))
     after = {
@@ -250,7 +251,7 @@ def _step(words: list[str], inputs: dict[str, Any]) -> tuple[float, dict[str, np
         for n, p in model.named_parameters()
         if p.grad is not None
     }
-    return float(total.detach()), after  # type: ignore[attr-defined]
+    return float(total.detach()), after
 
 
 CONSTANT = {"loss_normalization": "constant", "normalization_constant": 32.0}

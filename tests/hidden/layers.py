@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -83,7 +84,7 @@ def positionwise_feedforward(rng: Rng) -> list[Case]:
             "w3": normal(rng, d_ff, d),
         }
         x = normal(rng, *shape, d, scale=scale)
-        arguments = {f"{name}_weight": value for name, value in weights.items()}
+        arguments: dict[str, Any] = {f"{name}_weight": value for name, value in weights.items()}
         arguments |= {"d_model": d, "d_ff": d_ff, "in_features": x}
         named = double({f"{name}.weight": value for name, value in weights.items()})
         expected = lambda: oracle.feedforward(x.astype(np.float64), named)  # noqa: E731
@@ -131,7 +132,7 @@ def softmax(rng: Rng) -> list[Case]:
 
 
 def cross_entropy(rng: Rng) -> list[Case]:
-    def case(id: str, text: str, x: np.ndarray, y: np.ndarray, **tolerances: float) -> Case:
+    def case(id: str, text: str, x: np.ndarray, y: np.ndarray, **tolerances: Any) -> Case:
         def expected() -> float:
             z = x.astype(np.float64)
             top = z.max(-1, keepdims=True)
@@ -187,7 +188,7 @@ def _attention_weights(rng: Rng, d: int) -> dict[str, np.ndarray]:
 def multihead_self_attention(rng: Rng) -> list[Case]:
     def case(id: str, text: str, batch: int, seq: int, heads: int, d: int, theta: float | None) -> Case:
         weights, x = _attention_weights(rng, d), normal(rng, batch, seq, d)
-        arguments = {f"{short}_proj_weight": weights[f"{name}.weight"]
+        arguments: dict[str, Any] = {f"{short}_proj_weight": weights[f"{name}.weight"]
                      for short, name in zip("qkvo", ("q_proj", "k_proj", "v_proj", "output_proj"), strict=True)}  # fmt: skip
         arguments |= {"d_model": d, "num_heads": heads, "in_features": x}
         function = "run_multihead_self_attention"
@@ -221,8 +222,10 @@ def block_weights(rng: Rng, d: int, d_ff: int) -> dict[str, np.ndarray]:
 def transformer_block(rng: Rng) -> list[Case]:
     def case(id: str, text: str, batch: int, seq: int, heads: int, d: int) -> Case:
         weights, x = block_weights(rng, d, 12), normal(rng, batch, seq, d, scale=2.0) + np.float32(0.3)
-        arguments = {"d_model": d, "num_heads": heads, "d_ff": 12, "max_seq_len": 16, "theta": 1000.0}
-        arguments |= {"weights": weights, "in_features": x}
+        arguments = {
+            "d_model": d, "num_heads": heads, "d_ff": 12, "max_seq_len": 16, "theta": 1000.0, "weights": weights,
+            "in_features": x,
+        }  # fmt: skip
         expected = lambda: oracle.block(x.astype(np.float64), double(weights), heads, 1000.0)  # noqa: E731
         return call(id, text, "run_transformer_block", arguments, expected, atol=2e-4)
 

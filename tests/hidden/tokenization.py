@@ -112,8 +112,8 @@ def tokenizer(rng: Rng) -> list[Case]:
                     return "the ids are not those of the merges applied in order"
             if part(answer, "decoded", list) != texts:
                 return "decoding does not give the text back"
-            for row, given in zip(arrays(answer, "streamed"), streamed, strict=True):
-                if row.tolist() != encoded("".join(given), tuple(names or ())):
+            for row, read in zip(arrays(answer, "streamed"), streamed, strict=True):
+                if row.tolist() != encoded("".join(read), tuple(names or ())):
                     return "encode_iterable gives other ids than encode on the whole text"
             return None
 

@@ -13,7 +13,7 @@ from cs336_scaling.design import PRIOR_SD, candidate_runs, plan_runs
 from cs336_scaling.parametric import fit_parametric_robust
 from cs336_scaling.parametric_intervals import bootstrap_parametric
 from cs336_scaling.parametric_law import ParametricLaw
-from cs336_scaling.prediction import HeldOut, held_out_error, predict
+from cs336_scaling.prediction import HeldOut, held_out_error, law_window, predict
 from cs336_scaling.runs_table import RunTable, load_isoflops
 
 LAW = ParametricLaw(1.8, 300.0, 900.0, 0.33, 0.29)
@@ -104,6 +104,18 @@ def test_the_largest_budget_is_held_out():
     off = np.where(runs.budget == 3e21, runs.loss * 1.05, runs.loss)
     held = held_out_error(RunTable(runs.parameters, runs.tokens, runs.budget, off), num_resamples=20)
     assert held.errors == pytest.approx(np.full(8, 1 / 1.05 - 1), abs=1e-6) and held.inside == 0.0
+
+
+def test_the_window_begins_where_the_law_does():
+    """Budgets below a bend follow another law: they are left out, and only they."""
+    runs = simulate(np.random.default_rng(5), load_isoflops(), LAW, 0.002)
+    bend = runs.budgets[2]
+    bent = np.where(runs.budget < bend, runs.loss * (bend / runs.budget) ** 0.05, runs.loss)
+    window = law_window(RunTable(runs.parameters, runs.tokens, runs.budget, bent))
+    assert window.budgets.tolist() == runs.budgets[2:].tolist()
+    assert window.loss.tolist() == runs.loss[runs.budget >= bend].tolist()
+    with pytest.raises(ValueError, match="no window of the 16 runs"):
+        law_window(runs[runs.budget < bend])
 
 
 def test_an_interval_is_widened_by_what_the_law_got_wrong():
