@@ -19,7 +19,7 @@ import numpy as np
 
 
 class Interner:
-    """Byte strings that are not empty, by number.
+    """Byte strings that are not empty, by number. For one thread at a time.
 
     Attributes:
         size: how many there are.
