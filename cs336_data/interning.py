@@ -70,14 +70,14 @@ class Interner:
         return self.kept[self.ends[number] : self.ends[number + 1]].tobytes().decode("utf-8", "surrogatepass")
 
     def _grow(self, num_bytes: int) -> None:
-        """Twice the room, and for a string of `num_bytes`."""
+        """Room for twice as many strings, and for `num_bytes` of them."""
         from cs336_basics.tokenization.compilation import stored
         from cs336_basics.tokenization.compiled_table import move_words, new_slots
 
         slots = new_slots(2 * len(self.slots))
         stored(move_words)(self.slots, slots)
         self.slots = slots
-        self.kept = with_room(self.kept, len(self.kept) + num_bytes)
+        self.kept = with_room(self.kept, int(self.ends[self.size]) + num_bytes)
         self.ends = with_room(self.ends, len(self.ends) + 1)
 
 
@@ -94,8 +94,10 @@ def with_room(values: np.ndarray, size: int) -> np.ndarray:
 def _kernels() -> ModuleType:
     """The module of compiled loops, stored on disk."""
     from cs336_basics.tokenization.compilation import stored
+    from cs336_basics.tokenization.compiled_table import move_words, new_slots
     from cs336_data import compiled_interning
 
+    stored(move_words)(new_slots(1), new_slots(1))  # compiled now, not in the time of the document that makes it grow
     stored(compiled_interning.enter_chunks)
     stored(compiled_interning.enter_pieces)
     return compiled_interning

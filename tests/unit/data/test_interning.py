@@ -38,6 +38,7 @@ def test_tables_grow_within_a_text():
     interner, known = Interner(), dict[str, int]()
     assert interner.chunks(text.encode()).tolist() == expected(text, known)
     assert interner.strings(0) == list(known)
+    assert interner.kept.nbytes + interner.ends.nbytes + interner.slots.nbytes < 10 * len(text)
 
 
 def test_pieces():
