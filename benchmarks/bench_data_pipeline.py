@@ -13,7 +13,8 @@ and runs its own filters, masking and writer in one process, its extractor in a 
 
 The first two count CPU seconds, children included. All run file by file in turn, so that a change of the machine's
 speed meets all; ratios are medians over files and rounds. "ours, library" asks the language model through fastText's
-library too; "extractor" is resiliparse alone, which both have in common in the part "same".
+library too; "extractor" is resiliparse alone, which both have in common in the part "same". That part also lists the
+pages on which the two disagree, and why.
 
 Each part adds its answer to results/data_pipeline.json. Needs datatrove, spaCy, warcio, faust-cchardet, python-magic
 and trafilatura (`make bench` installs them).
@@ -22,6 +23,7 @@ and trafilatura (`make bench` installs them).
 from __future__ import annotations
 
 import argparse
+import collections
 import datetime
 import json
 import resource
@@ -35,7 +37,10 @@ from typing import Any
 
 from cs336_basics.runs.atomic import write_json
 from cs336_basics.runs.provenance import describe_environment
+from cs336_data.document_files import read_lines
 from cs336_data.executors import run_tasks
+from cs336_data.extraction import record_to_document
+from cs336_data.fasttext_model import FastTextModel
 from cs336_data.file_task import FileTask, process_file
 from cs336_data.guarded_worker import warm_up
 from cs336_data.language import LanguageIdentifier
@@ -43,6 +48,7 @@ from cs336_data.pipeline import make_tasks
 from cs336_data.pipeline_config import ExecutionConfig, LimitsConfig, PipelineConfig
 from cs336_data.steps import StepConfig, build_steps
 from cs336_data.synthetic_crawl.crawl import CrawlOptions, write_crawl
+from cs336_data.warc import WarcRecord, read_records
 
 RESULT = Path(__file__).parent / "results" / "data_pipeline.json"
 DEFAULT_ROUNDS = {"same": 3, "trafilatura": 1, "workers": 2}
@@ -84,7 +90,6 @@ def fresh_steps(*, library: bool = False) -> list[Any]:
 def extractor_alone(file: Path) -> dict[str, Any]:
     """CPU seconds of resiliparse over the pages of a file."""
     from cs336_data.extraction import METHODS, decode_html
-    from cs336_data.warc import read_records
 
     pages = [decode_html(record.payload)[0] for record in read_records(file)]
     started = time.process_time()
@@ -97,13 +102,12 @@ class LanguageModel:
     """lid.176.ftz with the interface that datatrove expects of its model."""
 
     def __init__(self) -> None:
-        self.model = LanguageIdentifier()
-        self.model.identify("load the model, please")
+        self.model: Any = FastTextModel(LanguageIdentifier().path)
 
     def predict(self, text: str, k: int = -1) -> tuple[list[str], list[Any]]:
         import numpy as np
 
-        answers = self.model._model._model.f.predict(text + "\n", k, 0.0, "replace")
+        answers = self.model._model.f.predict(text + "\n", k, 0.0, "replace")
         return [label for _, label in answers], [np.float64(probability) for probability, _ in answers]
 
 
@@ -156,6 +160,57 @@ def theirs(file: Path, output: Path, *, extractor: str) -> dict[str, Any]:
     return {"kept": sum(1 for _ in data)}
 
 
+def kept_pages(output: Path) -> set[str]:
+    """Identities of the pages that a pass kept."""
+    files = [*(output / "filtered").glob("*.jsonl.gz")] or [*output.glob("*.jsonl.gz")]
+    return {json.loads(line)["id"].strip("<>") for file in files for line in read_lines(file)}
+
+
+def explain(file: Path, pages: set[str]) -> list[dict[str, str]]:
+    """Why ours and datatrove disagree on some pages of a file: found by a pass of each that is not measured."""
+    names, passed, texts = [], dict[str, int](), dict[str, str]()
+
+    def tap(stream: Any, number: int) -> Any:
+        for document in stream:
+            passed[document.id.strip("<>")] = number
+            if number == 1:
+                texts[document.id.strip("<>")] = document.text
+            yield document
+
+    with tempfile.TemporaryDirectory() as output:
+        data: Any = None
+        for number, step in enumerate(datatrove_pipeline(file, Path(output, "theirs"), extractor="resiliparse")):
+            names.append(type(step).__name__)
+            data = tap(step.run(data, 0, 1), number)
+        collections.deque(data, maxlen=0)
+        ours(file, Path(output, "ours"), fresh_steps())
+        (verdicts,) = Path(output, "ours", "verdicts").iterdir()
+        rows = {row["id"]: row for row in map(json.loads, read_lines(verdicts))}
+    found = []
+    for record in read_records(file):
+        if record.record_id in pages:
+            place, row = passed.get(record.record_id, -1) + 1, rows[record.record_id]
+            found.append({
+                "page": record.record_id, "ours": row["reason"] or row["step"],
+                "datatrove": names[place] if place < len(names) else "kept",
+                "why": _why(record, texts.get(record.record_id, "")),
+            })  # fmt: skip
+    return found
+
+
+def _why(record: WarcRecord, their_text: str) -> str:
+    """What the two see differently: the text after extraction, or the language of the text."""
+    document, model, reasons = record_to_document(record), LanguageModel(), []
+    if isinstance(document, str) or document.text != their_text:
+        ours_is = document if isinstance(document, str) else document.metadata["encoding"]
+        reasons.append(f"decoded otherwise: ours is {ours_is}")
+    spaces = their_text.replace("\n", " "), " ".join(their_text.split())
+    raw, split = (model.predict(text, k=1)[0][0] for text in spaces)
+    if raw != split:
+        reasons.append(f"no-break spaces are letters to datatrove's language model: {raw} in place of {split}")
+    return "; ".join(reasons) or "unexplained"
+
+
 def compare(files: list[Path], *, extractor: str, rounds: int) -> dict[str, Any]:
     """Ours and datatrove's CPU seconds, file by file in turn."""
     steps: dict[str, list[Any]] = {}
@@ -171,6 +226,7 @@ def compare(files: list[Path], *, extractor: str, rounds: int) -> dict[str, Any]
             run(files[0], Path(output, name))  # once unmeasured: models loaded, code compiled
     seconds: dict[str, list[float]] = {name: [] for name in passes}
     answers: dict[str, list[dict[str, Any]]] = {name: [] for name in passes}
+    kept, differences = dict[str, set[str]](), list[dict[str, str]]()
     for number, file in enumerate(rounds * files):
         if number % len(files) == 0:  # so that no page is met a second time: words are learnt within the measured time
             steps |= {"ours": fresh_steps(), "ours, library": fresh_steps(library=True)}
@@ -179,11 +235,14 @@ def compare(files: list[Path], *, extractor: str, rounds: int) -> dict[str, Any]
                 started = cpu_seconds()
                 answers[name].append(run(file, Path(output)))
                 seconds[name].append(answers[name][-1].get("seconds", cpu_seconds() - started))
+                kept[name] = kept_pages(Path(output))
+        if number < len(files) and extractor == "resiliparse" and (pages := kept["ours"] ^ kept["datatrove"]):
+            differences += explain(file, pages)
         print(file.name, {name: round(values[-1], 3) for name, values in seconds.items()}, flush=True)
-    pages = sum(answer["pages"] for answer in answers["ours"])
+    num_pages = sum(answer["pages"] for answer in answers["ours"])
     steps_s = [answer["steps_s"] for answer in answers["ours"]]
-    microseconds = {name: round(1e6 * sum(step[name] for step in steps_s) / pages) for name in steps_s[0]}
-    microseconds["write and the rest"] = round(1e6 * sum(seconds["ours"]) / pages) - sum(microseconds.values())
+    microseconds = {name: round(1e6 * sum(step[name] for step in steps_s) / num_pages) for name in steps_s[0]}
+    microseconds["write and the rest"] = round(1e6 * sum(seconds["ours"]) / num_pages) - sum(microseconds.values())
 
     def ratio(our: str, shared: str | None = None) -> float:
         taken_off = seconds[shared] if shared else [0.0] * len(seconds[our])
@@ -191,9 +250,10 @@ def compare(files: list[Path], *, extractor: str, rounds: int) -> dict[str, Any]
         return round(statistics.median((their - common) / (mine - common) for their, mine, common in rows), 2)
 
     return {
-        "pages": pages // rounds,
+        "pages": num_pages // rounds,
         "kept": {name: sum(a["kept"] for a in answers[name]) // rounds for name in passes if name != "extractor"},
-        "pages_per_cpu_second": {name: round(pages / sum(values), 1) for name, values in seconds.items()},
+        **({"differences": differences} if extractor == "resiliparse" else {}),
+        "pages_per_cpu_second": {name: round(num_pages / sum(values), 1) for name, values in seconds.items()},
         "fastest_file_pages_per_cpu_second": {
             name: round(max(a["pages"] / s for a, s in zip(answers["ours"], values, strict=True)), 1)
             for name, values in seconds.items()

@@ -15,6 +15,7 @@ Read next: `generation.py`.
 from __future__ import annotations
 
 import importlib.util
+import threading
 from collections.abc import Callable
 from collections.abc import Sequence as Ordered
 from typing import Any, Literal, cast
@@ -38,8 +39,8 @@ PLAIN = {
     "changes_the_stream": False,
 }  # fmt: skip
 """properties of a ModelConfig that the kernels know"""
-MAX_TILE, LINE = 512, 16
-"""outputs of a tile: at most, and in multiples of a cache line"""
+MAX_TILE = 512
+"""outputs of a tile"""
 
 
 def why_not_compiled(model: TransformerLM) -> str | None:
@@ -91,14 +92,16 @@ class PackedLinear:
         num_bytes: what one pass over the matrices reads.
     """
 
+    scales = np.zeros(0, np.float32)
+
     def __init__(self, parts: Ordered[Tensor]):
-        from cs336_basics.decoding_kernels import linear
+        from cs336_basics.decoding_kernels import LANES, linear
 
         self.kernel = stored(linear)
         whole = torch.cat([part.detach() for part in parts])
         self.outputs, inputs = whole.shape
         tiles = torch.get_num_threads() * -(-self.outputs // (MAX_TILE * torch.get_num_threads()))
-        width = LINE * -(-self.outputs // (LINE * tiles))
+        width = LANES * -(-self.outputs // (LANES * tiles))
         pieces = whole.split(width)
         self.weight = np.zeros((len(pieces), inputs, width), whole.numpy().dtype)
         for tile, piece in zip(self.weight, pieces, strict=True):
@@ -106,10 +109,18 @@ class PackedLinear:
         self.num_bytes = whole.nbytes
 
     def __call__(self, x: Array) -> Array:
-        """(rows, inputs) to (rows, outputs); one row, or an even number of them."""
+        """(rows, inputs) to (rows, outputs)."""
         y = np.empty((len(x), self.outputs), np.float32)
-        self.kernel(x, self.weight, y)
+        self.kernel(x, *self.arrays, y)
         return y
+
+    @property
+    def arrays(self) -> tuple[Array, Array]:
+        """What the kernels take: the tiles, and a scale for each output (none)."""
+        return self.weight, self.scales
+
+
+_SHARED = threading.local()  # numba's number belongs to a thread, and setting it takes a lock between processes
 
 
 def share_threads() -> None:
@@ -117,12 +128,16 @@ def share_threads() -> None:
 
     Both use one OpenMP, whose number of threads numba sets for torch too when it starts its own: set it back.
     """
+    threads = torch.get_num_threads()
+    if getattr(_SHARED, "threads", None) == threads:
+        return
     import numba
 
-    threads, settings = torch.get_num_threads(), cast(Any, numba.config)
+    settings = cast(Any, numba.config)
     numba.set_num_threads(min(threads, settings.NUMBA_NUM_THREADS))
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)
+    _SHARED.threads = threads
 
 
 class PackedModel:
@@ -141,26 +156,22 @@ class PackedModel:
             raise ValueError(f"compiled decoding serves the plain float32 model on the CPU; this one has {reason}")
         from cs336_basics import decoding_kernels as kernels
 
-        self.add_and_norm, self.gate = stored(kernels.add_and_norm), stored(kernels.gate)
-        self.attend, self.rotate_and_store = stored(kernels.attend), stored(kernels.rotate_and_store)
+        self.add_and_norm, self.layer = stored(kernels.add_and_norm), stored(kernels.layer)
         self.config = model.config
         self.table = model.token_embeddings.weight.detach().clone().numpy()
         assert model.positional_encoder is not None
         self.cos, self.sin = model.positional_encoder.cos.numpy(), model.positional_encoder.sin.numpy()
-        self.layers = [_pack_layer(layer, pack) for layer in model.layers]
+        packed = [_pack_layer(layer, pack) for layer in model.layers]
+        self.layers = [arrays for arrays, _ in packed]
         self.last_gain = model.ln_final.get_parameter("weight").detach().clone().numpy()
         self.head = pack([model.lm_head.weight])
-
-    @property
-    def bytes_per_step(self) -> int:
-        """Bytes of matrices that every pass reads."""
-        matrices = [layer[name] for layer in self.layers for name in ("qkv", "out", "up", "down")]
-        return sum(matrix.num_bytes for matrix in (*matrices, self.head))
+        self.bytes_per_step = sum(num_bytes for _, num_bytes in packed) + self.head.num_bytes
+        """of matrices, which every pass reads"""
 
     def hidden(
         self, ids: Ordered[int] | Array, position: Array, table: Array, pools: Ordered[tuple[Array, Array]]
     ) -> Array:
-        """The stream behind the last norm, a row per token (and rows of padding behind them).
+        """The stream behind the last norm, a row per token.
 
         Args:
             ids: the tokens; several of one sequence in their order.
@@ -170,42 +181,31 @@ class PackedModel:
         """
         share_threads()
         config, eps, halves = self.config, self.config.norm_eps, self.config.rope_pairs == "halves"
-        x = self._padded(self.table[ids])
+        x = self.table[ids]
         update, y = np.zeros_like(x), np.empty_like(x)
-        heads = np.zeros((len(x), config.num_heads * config.d_head), np.float32)
-        inner = np.zeros((len(x), config.d_ff or 0), np.float32)
-        for layer, (keys, values) in zip(self.layers, pools, strict=True):
-            self.add_and_norm(x, update, layer["ln1"], eps, y)
-            qkv = layer["qkv"](y)
-            if layer["bias"] is not None:
-                qkv += layer["bias"]
-            self.rotate_and_store(qkv, self.cos, self.sin, halves, position, table, keys, values, config.num_heads)
-            self.attend(qkv, keys, values, table, position, heads)
-            self.add_and_norm(x, layer["out"](heads), layer["ln2"], eps, y)
-            self.gate(layer["up"](y), inner)
-            update = layer["down"](inner)
+        for arrays, (keys, values) in zip(self.layers, pools, strict=True):
+            self.layer(
+                x, update, *arrays, eps, self.cos, self.sin, halves, position, table, keys, values, config.num_heads
+            )
         self.add_and_norm(x, update, self.last_gain, eps, y)
         return y
 
     def logits(self, hidden: Array) -> Float[Tensor, "rows vocab"]:
         """Those of some rows that `hidden` gave."""
-        return torch.from_numpy(self.head(self._padded(hidden))[: len(hidden)])
-
-    def _padded(self, x: Array) -> Array:
-        odd = len(x) > 1 and len(x) % 2
-        return np.concatenate((x, np.zeros_like(x[:1]))) if odd else x
+        return torch.from_numpy(self.head(hidden))
 
 
-def _pack_layer(layer: Any, pack: Callable[[list[Tensor]], PackedLinear]) -> dict[str, Any]:
+def _pack_layer(layer: Any, pack: Callable[[list[Tensor]], PackedLinear]) -> tuple[tuple[Array, ...], int]:
+    """A layer's arrays in the order that the kernel takes them, and the bytes of its matrices."""
     attn, ffn = layer.attn, layer.ffn
-    parts = {
-        "qkv": [attn.q_proj.weight, attn.k_proj.weight, attn.v_proj.weight], "out": [attn.output_proj.weight],
-        "up": [ffn.w1.weight, ffn.w3.weight], "down": [ffn.w2.weight],
-    }  # fmt: skip
-    biases = [projection.bias for projection in (attn.q_proj, attn.k_proj, attn.v_proj)]
-    bias = None if biases[0] is None else torch.cat([b.detach() for b in biases]).numpy()
-    gains = {name: getattr(layer, name).weight.detach().clone().numpy() for name in ("ln1", "ln2")}
-    return {name: pack(matrices) for name, matrices in parts.items()} | gains | {"bias": bias}
+    projections = (attn.q_proj, attn.k_proj, attn.v_proj)
+    qkv, out = pack([projection.weight for projection in projections]), pack([attn.output_proj.weight])
+    up, down = pack([ffn.w1.weight, ffn.w3.weight]), pack([ffn.w2.weight])
+    biases = [projection.bias.detach() for projection in projections if projection.bias is not None]
+    bias = torch.cat(biases).numpy() if biases else np.zeros(0, np.float32)
+    ln1, ln2 = (norm.weight.detach().clone().numpy() for norm in (layer.ln1, layer.ln2))
+    arrays = (ln1, *qkv.arrays, bias, *out.arrays, ln2, *up.arrays, *down.arrays)
+    return arrays, sum(matrix.num_bytes for matrix in (qkv, out, up, down))
 
 
 class CompiledStep:
@@ -231,4 +231,4 @@ class CompiledStep:
         hidden = self.packed.hidden(token.numpy(), np.full(rows, position), table, self.pools)
         for entry in self.cache:
             entry.length += 1
-        return self.packed.logits(hidden[:rows])
+        return self.packed.logits(hidden)

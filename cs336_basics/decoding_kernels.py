@@ -9,7 +9,8 @@ memory. Three things set it:
   and is multiplied with eight rows at a time (those of further rows find it in the cache of the core).
 - A tile is read as eight streams: the inputs i, i + I/8, i + 2I/8 ... together, and then their next neighbours. A core
   fetches ahead along each of them; one stream alone arrives much slower.
-- Eight products are added before the sum in the nearest cache is touched.
+- The sums of four rows stay in registers while eight inputs are added, and each weight that was loaded (and widened,
+  if it is int8) is used four times there (`compiled_lanes.py`).
 
 Every row goes through the same additions in the same order whatever rows stand beside it: no sum runs over rows, and
 how a sum is split over vector lanes is fixed when the kernel is compiled. A request's logits are therefore bit for bit
@@ -19,7 +20,7 @@ Keys and values stand in pages of T tokens; a page that holds a whole context is
 calls a kernel takes it through `tokenization.compilation.stored`, which keeps the machine code on disk.
 
 Legend: R rows, I inputs, O outputs, H query heads, K key heads, P pages, T tokens in a page, D width of a head, F = 2I.
-Left out: half precision. Read next: `compiled_decoding.py`.
+Left out: half precision. Read next: `compiled_lanes.py`, `compiled_decoding.py`.
 """
 
 from __future__ import annotations
@@ -29,59 +30,75 @@ import math
 import numpy as np
 from numba import njit, prange
 
-ORDERED = {"contract"}
-"""only multiply and add may fuse"""
-LANES = {"contract", "reassoc", "nsz"}
-"""a sum may be split over vector lanes besides"""
+from cs336_basics.compiled_lanes import LANES, fma, load, store
+
+FREE = {"contract", "reassoc", "nsz"}
+"""a sum may be split over vector lanes, and multiply and add may fuse"""
 F32 = np.float32
 STREAMS = 8
 """inputs that `linear` takes at a time; their number must be a multiple of it"""
 ROWS = 8
-"""rows whose sums `linear` keeps in the nearest cache"""
+"""rows whose sums `linear` keeps in the nearest cache; a multiple of 4"""
 
 
-@njit(parallel=True, fastmath=ORDERED)
-def linear(x_RI, w_TIO, y_RO):
-    """y = x w, a task per tile of outputs; more than one row: an even number of them.
+@njit(parallel=True)
+def linear(x_RI, w_TIO, scale_O, y_RO):
+    """y = x w scale, a task per tile of outputs; the width of a tile is a multiple of LANES.
 
-    The weights may be int8: they are widened in a register, so a quarter of the bytes arrive.
+    The weights may be int8: they are widened in a register, so a quarter of the bytes arrive. Without scales: size 0.
     """
     rows, (tiles, inputs, outputs) = x_RI.shape[0], w_TIO.shape
     far = inputs // STREAMS
     for task in prange(tiles):
-        w_IO = w_TIO[task]
+        w = w_TIO[task].ravel()
         begin, end = task * outputs, min(task * outputs + outputs, y_RO.shape[1])  # the last tile may be filled up
         for top in range(0, rows, ROWS):
-            bottom = min(top + ROWS, rows)
-            sums = np.zeros((bottom - top, outputs), np.float32)
+            last = min(top + ROWS, rows) - 1
+            sums = np.zeros(ROWS * outputs, np.float32)
             for i0 in range(far):
-                i1, i2, i3 = i0 + far, i0 + 2 * far, i0 + 3 * far
-                i4, i5, i6, i7 = i0 + 4 * far, i1 + 4 * far, i2 + 4 * far, i3 + 4 * far
-                w0, w1, w2, w3, w4, w5, w6, w7 = (
-                    w_IO[i0], w_IO[i1], w_IO[i2], w_IO[i3], w_IO[i4], w_IO[i5], w_IO[i6], w_IO[i7],
-                )  # fmt: skip
                 if rows == 1:
-                    a, s = x_RI[0], sums[0]
-                    a0, a1, a2, a3, a4, a5, a6, a7 = a[i0], a[i1], a[i2], a[i3], a[i4], a[i5], a[i6], a[i7]
-                    for o in range(outputs):
-                        s[o] += (
-                            a0 * F32(w0[o]) + a1 * F32(w1[o]) + a2 * F32(w2[o]) + a3 * F32(w3[o])
-                            + a4 * F32(w4[o]) + a5 * F32(w5[o]) + a6 * F32(w6[o]) + a7 * F32(w7[o])
-                        )  # fmt: skip
-                else:
-                    for r in range(top, bottom, 2):
-                        a, b, s, t = x_RI[r], x_RI[r + 1], sums[r - top], sums[r + 1 - top]
-                        a0, a1, a2, a3, a4, a5, a6, a7 = a[i0], a[i1], a[i2], a[i3], a[i4], a[i5], a[i6], a[i7]
-                        b0, b1, b2, b3, b4, b5, b6, b7 = b[i0], b[i1], b[i2], b[i3], b[i4], b[i5], b[i6], b[i7]
-                        for o in range(outputs):
-                            v0, v1, v2, v3 = F32(w0[o]), F32(w1[o]), F32(w2[o]), F32(w3[o])
-                            v4, v5, v6, v7 = F32(w4[o]), F32(w5[o]), F32(w6[o]), F32(w7[o])
-                            s[o] += a0 * v0 + a1 * v1 + a2 * v2 + a3 * v3 + a4 * v4 + a5 * v5 + a6 * v6 + a7 * v7
-                            t[o] += b0 * v0 + b1 * v1 + b2 * v2 + b3 * v3 + b4 * v4 + b5 * v5 + b6 * v6 + b7 * v7
-            y_RO[top:bottom, begin:end] = sums[:, : end - begin]
+                    for o in range(0, outputs, LANES):
+                        s = load(sums, o)
+                        for i in range(i0, inputs, far):
+                            s = fma(x_RI[0, i], load(w, i * outputs + o), s)
+                        store(sums, o, s)
+                    continue
+                for r in range(top, last + 1, 4):  # rows behind the last one repeat it and are dropped
+                    a, b, c, d = x_RI[r], x_RI[min(r + 1, last)], x_RI[min(r + 2, last)], x_RI[min(r + 3, last)]
+                    for o in range(0, outputs, LANES):
+                        at_a = (r - top) * outputs + o
+                        at_b, at_c, at_d = at_a + outputs, at_a + 2 * outputs, at_a + 3 * outputs
+                        s, t, u, v = load(sums, at_a), load(sums, at_b), load(sums, at_c), load(sums, at_d)
+                        for i in range(i0, inputs, far):
+                            weights = load(w, i * outputs + o)
+                            s, t = fma(a[i], weights, s), fma(b[i], weights, t)
+                            u, v = fma(c[i], weights, u), fma(d[i], weights, v)
+                        store(sums, at_a, s)
+                        store(sums, at_b, t)
+                        store(sums, at_c, u)
+                        store(sums, at_d, v)
+            for r in range(top, last + 1):
+                y, scale, total = y_RO[r, begin:end], scale_O[begin:end], sums[(r - top) * outputs :]
+                for o in range(end - begin):
+                    y[o] = total[o] * scale[o] if scale_O.size else total[o]
 
 
-@njit(fastmath=LANES)
+@njit(fastmath={"contract"})
+def exponential(x):
+    """exp(x) for x <= 88 to 1e-7 of its value; a loop over it becomes vector instructions, one over numpy's does not.
+
+    x = n ln 2 + r, |r| <= ln(2) / 2: a polynomial gives exp(r), and n goes into the exponent's bits. ln 2 is taken off
+    in two parts, the first with so few bits that n times it is exact. Below -87 the value for -87 is returned.
+    """
+    x = max(x, F32(-87.0))
+    n = np.floor(x * F32(1 / math.log(2)) + F32(0.5))
+    r = x - n * F32(0.693359375) - n * F32(math.log(2) - 0.693359375)
+    tail = F32(1 / 24) + r * (F32(1 / 120) + r * (F32(1 / 720) + r * F32(1 / 5040)))
+    power = F32(1.0) + r * (F32(1.0) + r * (F32(0.5) + r * (F32(1 / 6) + r * tail)))
+    return power * np.int32((np.int32(n) + 127) << 23).view(np.float32)
+
+
+@njit(fastmath=FREE)
 def add_and_norm(x_RI, update_RI, gain_I, eps, y_RI):
     """x += update in place; y = x / sqrt(mean(x^2) + eps) * gain."""
     rows, width = x_RI.shape
@@ -96,14 +113,23 @@ def add_and_norm(x_RI, update_RI, gain_I, eps, y_RI):
             y[i] = x[i] * factor * gain_I[i]
 
 
-@njit(parallel=True, fastmath=LANES)
+@njit(fastmath=FREE)
 def gate(hidden_RF, y_RI):
     """y = SiLU(first half) * second half."""
     rows, width = y_RI.shape
-    for r in prange(rows):
+    for r in range(rows):
+        a, b, y = hidden_RF[r, :width], hidden_RF[r, width:], y_RI[r]
         for i in range(width):
-            a = hidden_RF[r, i]
-            y_RI[r, i] = a / (F32(1.0) + np.exp(-a)) * hidden_RF[r, width + i]
+            y[i] = a[i] / (F32(1.0) + exponential(min(-a[i], F32(88.0)))) * b[i]
+
+
+@njit
+def rotate(first, second, cos, sin):
+    """Turn the pairs (first_k, second_k) by the angle of k, in place."""
+    for k in range(len(cos)):
+        a, b = first[k], second[k]
+        first[k] = a * cos[k] - b * sin[k]
+        second[k] = a * sin[k] + b * cos[k]
 
 
 @njit
@@ -113,16 +139,14 @@ def rotate_and_store(qkv_RO, cos, sin, halves, position_R, table_RP, keys_PKTD, 
     Coordinates that turn together are neighbours, or k and k + D/2 if `halves`.
     """
     heads, page_size, width = keys_PKTD.shape[1:]
-    step, apart = (1, width // 2) if halves else (2, 1)
     for r in range(position_R.shape[0]):
         position = position_R[r]
         for head in range(num_heads + heads):
             pairs = qkv_RO[r, head * width : (head + 1) * width]
-            for k in range(cos.shape[1]):
-                first, second = step * k, step * k + apart
-                a, b = pairs[first], pairs[second]
-                pairs[first] = a * cos[position, k] - b * sin[position, k]
-                pairs[second] = a * sin[position, k] + b * cos[position, k]
+            if halves:
+                rotate(pairs[: width // 2], pairs[width // 2 :], cos[position], sin[position])
+            else:
+                rotate(pairs[::2], pairs[1::2], cos[position], sin[position])
         page, slot = table_RP[r, position // page_size], position % page_size
         for head in range(heads):
             key, value = (num_heads + head) * width, (num_heads + heads + head) * width
@@ -130,7 +154,7 @@ def rotate_and_store(qkv_RO, cos, sin, halves, position_R, table_RP, keys_PKTD, 
             values_PKTD[page, head, slot] = qkv_RO[r, value : value + width]
 
 
-@njit(parallel=True, fastmath=LANES)
+@njit(parallel=True, fastmath=FREE)
 def attend(qkv_RO, keys_PKTD, values_PKTD, table_RP, position_R, y_RI):
     """softmax(q K^T / sqrt(D)) V per row and head, over the keys up to the row's own position, page by page."""
     heads, page_size, width = keys_PKTD.shape[1:]
@@ -148,13 +172,55 @@ def attend(qkv_RO, keys_PKTD, values_PKTD, table_RP, position_R, y_RI):
                     score += q[i] * keys_TD[t, i]
                 scores[first + t] = score * scale
                 largest = max(largest, score * scale)
+        for t in range(tokens):
+            scores[t] = exponential(scores[t] - largest)
+            total += scores[t]
         y[:] = F32(0.0)
         for first in range(0, tokens, page_size):
             values_TD = values_PKTD[table_RP[r, first // page_size], kv_head]
             for t in range(min(page_size, tokens - first)):
-                weight = np.exp(scores[first + t] - largest)
-                total += weight
                 for i in range(width):
-                    y[i] += weight * values_TD[t, i]
+                    y[i] += scores[first + t] * values_TD[t, i]
         for i in range(width):
             y[i] /= total
+
+
+@njit
+def layer(
+    x_RI, update_RI, ln1, qkv, qkv_scale, qkv_bias, out, out_scale, ln2, up, up_scale, down, down_scale,
+    eps, cos, sin, halves, position_R, table_RP, keys_PKTD, values_PKTD, num_heads,
+):  # fmt: skip
+    """One layer of the model, in place: x takes the update and attention's, and update is then the feed-forward's.
+
+    One call in place of nine: between two passes over the weights nothing of the interpreter is left in the caches, and
+    each call costs several times what it does in a loop of its own.
+    """
+    rows, heads, width = x_RI.shape[0], keys_PKTD.shape[1], keys_PKTD.shape[3]
+    y_RI = np.empty(x_RI.shape, np.float32)
+    qkv_RO = np.empty((rows, (num_heads + 2 * heads) * width), np.float32)
+    attended_RI = np.empty((rows, num_heads * width), np.float32)
+    hidden_RF = np.empty((rows, 2 * down.shape[1]), np.float32)
+    gated_RI = np.empty((rows, down.shape[1]), np.float32)
+    add_and_norm(x_RI, update_RI, ln1, eps, y_RI)
+    linear(y_RI, qkv, qkv_scale, qkv_RO)
+    for r in range(rows if qkv_bias.size else 0):
+        for o in range(qkv_bias.size):
+            qkv_RO[r, o] += qkv_bias[o]
+    rotate_and_store(qkv_RO, cos, sin, halves, position_R, table_RP, keys_PKTD, values_PKTD, num_heads)
+    attend(qkv_RO, keys_PKTD, values_PKTD, table_RP, position_R, attended_RI)
+    linear(attended_RI, out, out_scale, update_RI)
+    add_and_norm(x_RI, update_RI, ln2, eps, y_RI)
+    linear(y_RI, up, up_scale, hidden_RF)
+    gate(hidden_RF, gated_RI)
+    linear(gated_RI, down, down_scale, update_RI)
+
+
+@njit(fastmath=FREE)
+def log_probabilities(logits_RV, likeliest_R, chosen_R, found_R):
+    """log softmax(logits)[chosen] per row; `likeliest` is where its largest logit stands."""
+    for r in range(logits_RV.shape[0]):
+        logits, total = logits_RV[r], F32(0.0)
+        largest = logits[likeliest_R[r]]
+        for v in range(len(logits)):
+            total += exponential(logits[v] - largest)
+        found_R[r] = logits[chosen_R[r]] - largest - math.log(total)

@@ -7,82 +7,108 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 
-_LABEL = np.array(list(b"<__label__"), np.uint8)
+from cs336_basics.tokenization.compiled_kernel import kernel
+from cs336_data.compiled_interning import number_of
+
+_LABEL = np.array(list(b"__label__"), np.uint8)
 
 
-@numba.njit(nogil=True)
+@kernel
 def extended_hash(value, letter):
     """Hash of a string that is one byte longer (FNV-1a, but that bytes count as signed)."""
     return np.uint32((value ^ np.uint32(np.int8(letter))) * np.uint32(16777619))
 
 
-@numba.njit(nogil=True)
-def features(line, rows_of_words, num_words, shortest, longest, num_buckets, kept):
-    """Features of each word of a line, in which words stand in <> with one space between: (rows, where each word's end).
+@kernel
+def is_label(text, begin, end):
+    """Whether a word looks like a label, which has no features."""
+    if end - begin < len(_LABEL):
+        return False
+    for i in range(len(_LABEL)):
+        if text[begin + i] != _LABEL[i]:
+            return False
+    return True
 
-    rows_of_words: row of each word, or -1. kept: place of each bucket's row after those of the words, or -1; empty if
-    all buckets have one. A word that looks like a label has no features.
+
+@kernel
+def features(text, ends, first, last, known, ngrams, room, starts, rows):
+    """Features of the words i = first ... last - 1, text[ends[i] : ends[i + 1]]: rows[starts[i] : starts[i + 1]].
+
+    known: the words that have a row (slots, bytes and size of an `Interner`).
+    ngrams: lengths of the shortest and longest, number of buckets; place of each bucket's row after those of the words,
+        empty if all have one; a bit for each bucket that has one, since few have and the bits stay in the cache.
+    room: for what `number_of` writes, and for the longest word in its <>.
     """
-    found, ends = np.empty(len(line) * longest + len(rows_of_words), np.int32), np.empty(len(rows_of_words), np.int64)
-    size = begin = 0
-    for word in range(len(rows_of_words)):
-        end = begin
-        while end < len(line) and line[end] != 32:
-            end += 1
-        if end - begin < len(_LABEL) or (line[begin : begin + len(_LABEL)] != _LABEL).any():
-            if rows_of_words[word] >= 0:
-                found[size], size = rows_of_words[word], size + 1
-            for first in range(begin, end):
-                if line[first] & 0xC0 == 0x80:  # inside a character
+    slots, words, num_words = known
+    shortest, longest, num_buckets, kept, present = ngrams
+    keys, word = room
+    size = starts[first]
+    for number in range(first, last):
+        begin, length = ends[number], ends[number + 1] - ends[number] + 2
+        if not is_label(text, begin, ends[number + 1]):
+            row = number_of(text, begin, ends[number + 1], slots, words, keys)
+            if row >= 0:
+                rows[size], size = row, size + 1
+            word[0], word[length - 1] = 60, 62
+            for i in range(1, length - 1):
+                word[i] = text[begin + i - 1]
+            for start in range(length):
+                if word[start] & 0xC0 == 0x80:  # inside a character
                     continue
-                value, i = np.uint32(2166136261), first
+                value, i = np.uint32(2166136261), start
                 for n in range(1, longest + 1):
-                    if i >= end:
+                    if i >= length:
                         break
-                    value, i = extended_hash(value, line[i]), i + 1
-                    while i < end and line[i] & 0xC0 == 0x80:
-                        value, i = extended_hash(value, line[i]), i + 1
-                    if n < shortest or (n == 1 and (first == begin or i == end)):
+                    value, i = extended_hash(value, word[i]), i + 1
+                    while i < length and word[i] & 0xC0 == 0x80:
+                        value, i = extended_hash(value, word[i]), i + 1
+                    if n < shortest or (n == 1 and (start == 0 or i == length)):
                         continue
-                    row = np.int64(value) % num_buckets
+                    row = np.int64(value % np.uint32(num_buckets))
                     if len(kept):
+                        if not present[row >> 3] >> (row & 7) & 1:
+                            continue
                         row = np.int64(kept[row])
-                    if row >= 0:
-                        found[size], size = num_words + row, size + 1
-        ends[word] = size
-        begin = end + 1
-    return found[:size].copy(), ends
+                    rows[size], size = num_words + row, size + 1
+        starts[number + 1] = size
 
 
-@numba.njit(nogil=True)
-def mean_row(words, starts, found, rows):
-    """Mean of the rows of all features of the words of a text; those of word i are found[starts[i] : starts[i + 1]]."""
-    hidden, count = np.zeros(rows.shape[1], np.float32), 0
+@kernel
+def mean_row(words, starts, rows, table, hidden):
+    """Into `hidden`: the mean of the table's rows for all features of the words, of which number 0 is the last.
+
+    Those of word i are rows[starts[i] : starts[i + 1]].
+    """
+    hidden[:] = 0
+    count = 0
     for word in words:
         for k in range(starts[word], starts[word + 1]):
-            row = found[k]
+            row = rows[k]
             for i in range(len(hidden)):
-                hidden[i] += rows[row, i]
+                hidden[i] += table[row, i]
         count += starts[word + 1] - starts[word]
+        if word == 0:
+            break
     if count:
-        hidden *= np.float32(1.0 / count)
-    return hidden
+        for i in range(len(hidden)):
+            hidden[i] *= np.float32(1.0 / count)
 
 
-@numba.njit(nogil=True)
+@kernel
 def log(x):
     """Logarithm, finite at 0."""
     return np.float32(math.log(x + 1e-5))
 
 
-@numba.njit(nogil=True)
-def best_label(hidden, output, children):
-    """(label, logarithm of its probability), -1 if all are near 0: down the tree, but not where no better one can be."""
+@kernel
+def best_label(hidden, output, children, nodes, scores):
+    """(label, logarithm of its probability), -1 if all are near 0: down the tree, but not where no better one can be.
+
+    nodes, scores: room for as many numbers as there are nodes.
+    """
     num_labels = len(output)
-    nodes, scores = np.empty(len(children), np.int64), np.empty(len(children), np.float32)
     nodes[0], scores[0], size = len(children) - 1, 0, 1
     best, best_score = -1, log(np.float32(0))
     while size:

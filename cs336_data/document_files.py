@@ -24,6 +24,7 @@ from cs336_basics.runs.atomic import atomic_write
 from cs336_data.document import Document
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
+_encode = json.JSONEncoder(ensure_ascii=False).encode  # made once: `json.dumps` makes one for each call
 
 
 def is_document_file(path: str | os.PathLike[str]) -> bool:
@@ -62,6 +63,7 @@ def write_lines(path: str | os.PathLike[str]) -> Iterator[Callable[[bytes], Any]
         file: Any = raw
         if name.endswith(".gz"):
             file = stack.enter_context(gzip.GzipFile("", "wb", 6, raw, mtime=0))
+            file = stack.enter_context(io.BufferedWriter(file, 1 << 16))  # a call for many lines
         elif name.endswith(".zst"):
             file = stack.enter_context(_zstandard().ZstdCompressor(3).stream_writer(raw, closefd=False))
         yield file.write
@@ -70,7 +72,12 @@ def write_lines(path: str | os.PathLike[str]) -> Iterator[Callable[[bytes], Any]
 def to_line(document: Document) -> bytes:
     """One line for a document file; lone surrogates, which UTF-8 cannot hold, become "?"."""
     fields = {"id": document.id, "url": document.url, "text": document.text, "metadata": document.metadata}
-    return (json.dumps(fields, ensure_ascii=False) + "\n").encode("utf-8", "replace")
+    return json_line(fields)
+
+
+def json_line(value: dict[str, Any]) -> bytes:
+    """A value as a line of JSON; lone surrogates become "?"."""
+    return (_encode(value) + "\n").encode("utf-8", "replace")
 
 
 def from_line(line: bytes, *, path: str | os.PathLike[str], number: int) -> Document:

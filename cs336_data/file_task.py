@@ -14,7 +14,6 @@ way changes a byte, save for the manifest's "measured" (seconds, host). It runs 
 from __future__ import annotations
 
 import functools
-import json
 import os
 import socket
 import time
@@ -28,7 +27,7 @@ from typing import Any
 from cs336_basics.corpora.corpus_files import file_sha256
 from cs336_basics.runs.atomic import write_json
 from cs336_data.document import Document
-from cs336_data.document_files import from_line, is_document_file, read_lines, to_line, write_lines
+from cs336_data.document_files import from_line, is_document_file, json_line, read_lines, to_line, write_lines
 from cs336_data.extraction import record_to_document
 from cs336_data.pipeline_config import ReadingConfig
 from cs336_data.sampling import BottomK
@@ -153,14 +152,14 @@ class _Outputs:
         with write_lines(self._paths["samples"]) as write:
             for label in sorted(self._samples):
                 for sample in self._samples[label].items():
-                    write(_json_line(sample))
+                    write(json_line(sample))
 
     def record(self, found: _Found, outcome: tuple[str, str]) -> None:
         """Write a record's verdict and, if it is kept, its document; consider it as a sample."""
         step, reason = outcome
         scores = _scores(found.document)
         self._verdict(
-            _json_line({"id": found.identity, "url": found.url, "step": step, "reason": reason, "scores": scores})
+            json_line({"id": found.identity, "url": found.url, "step": step, "reason": reason, "scores": scores})
         )
         document = found.document
         if document is None:
@@ -174,7 +173,7 @@ class _Outputs:
 
     def set_aside(self, **facts: Any) -> None:
         """Note what could not be worked on."""
-        self._quarantine(_json_line(facts))
+        self._quarantine(json_line(facts))
 
 
 def _skip(why: str, tally: _Tally) -> tuple[tuple[str, str], str]:
@@ -306,10 +305,6 @@ def _sample(document: Document, label: str) -> dict[str, Any]:
     """What people get to see of a document."""
     shown = document.text[:_SAMPLE_CHARACTERS]
     return {"verdict": label, "id": document.id, "url": document.url, "text": shown, "metadata": document.metadata}
-
-
-def _json_line(value: dict[str, Any]) -> bytes:
-    return (json.dumps(value, ensure_ascii=False) + "\n").encode("utf-8", "replace")
 
 
 def _manifest(

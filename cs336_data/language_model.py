@@ -5,8 +5,9 @@
     hidden     mean of the rows of all features
     answer     the most probable leaf of the tree of labels below it (`fasttext_file.py`)
 
-fastText spends its time on the n-grams: each is copied, hashed, and looked up in a map. Words repeat (Zipf), so here
-the features of a word are found once and remembered, and a page is a sum over rows of a table.
+fastText spends its time on the n-grams: each is copied, hashed, and looked up in a map. Words repeat, so here they
+get numbers (`interning.py`), the features of a word are found once and remembered, and a page is a sum over rows of a
+table.
 
 Read next: `compiled_fasttext.py`, or on with `pii.py`.
 """
@@ -21,6 +22,7 @@ from types import ModuleType
 import numpy as np
 
 from cs336_data.fasttext_file import read_fasttext_file
+from cs336_data.interning import Interner, with_room
 
 END = "</s>"
 MEMORY = 100_000
@@ -36,74 +38,56 @@ class CompiledLanguageModel:
         Raises:
             ValueError: no such model.
         """
-        self._model = read_fasttext_file(path)
-        self._rows_of_words = {word: row for row, word in enumerate(self._model.words)}
+        self._model = model = read_fasttext_file(path)
+        kept = np.empty(0, np.int32) if model.kept is None else model.kept
+        present = np.packbits(kept >= 0, bitorder="little")
+        self._ngrams = model.shortest, model.longest, model.num_buckets, kept, present
+        self._rows_of_words = Interner()  # gives the words of the model the numbers of their rows
+        cuts = np.cumsum([0, *map(len, model.words)])
+        self._rows_of_words.pieces(np.frombuffer(b"".join(model.words), np.uint8), cuts)
+        self._hidden = np.empty(model.rows.shape[1], np.float32)
+        self._nodes, self._scores = np.empty(len(model.children), np.int64), np.empty(len(model.children), np.float32)
         self._forget()
 
     def probabilities(self, text: str) -> list[tuple[str, float]]:
         """The most probable label with its probability in [0, 1]; empty if none is likely."""
-        words = text.replace("\0", " ").split()
-        if END in text and END in words:  # fastText stops there
-            del words[words.index(END) :]
-        if len(self._numbers) > MEMORY:
+        if self._words.size > MEMORY:
             self._forget()
         try:
-            numbers = np.fromiter(map(self._numbers.__getitem__, [*words, END]), np.int64, len(words) + 1)
-            if self._numbers.new:
+            numbers = self._words.chunks(f"{text} {END}".replace("\0", " ").encode("utf-8", "replace"))
+            if self._words.size > self._learnt:
                 self._learn()
         except MemoryError:  # a worker that has a limit goes on with the next document: no word may be half learnt
             self._forget()
             raise
-        hidden = _kernels().mean_row(numbers, self._starts.values, self._features.values, self._model.rows)
-        label, score = _kernels().best_label(hidden, self._model.output, self._model.children)
-        return [(self._model.labels[label], min(1.0, float(np.float32(math.exp(score)))))] if label >= 0 else []
+        model, hidden = self._model, self._hidden
+        _kernels().mean_row(numbers, self._starts, self._rows, model.rows, hidden)
+        label, score = _kernels().best_label(hidden, model.output, model.children, self._nodes, self._scores)
+        return [(model.labels[label], min(1.0, float(np.float32(math.exp(score)))))] if label >= 0 else []
 
     def _forget(self) -> None:
-        """Know no word but the one at the end of each text, which has no n-grams."""
-        row = self._rows_of_words.get(END.encode())
-        self._numbers = _Numbers({END: 0})
-        self._features = _Growing(np.array([] if row is None else [row], np.int32))
-        self._starts = _Growing(np.array([0, self._features.size]))
+        """Know no word but the one at the end of each text, number 0, where fastText stops; it has no n-grams."""
+        self._words = Interner()
+        self._words.chunks(END.encode())
+        row = self._model.words.index(END.encode()) if END.encode() in self._model.words else None
+        self._rows = np.array([] if row is None else [row], np.int32)
+        self._starts = np.array([0, len(self._rows)])
+        self._learnt = 1
 
     def _learn(self) -> None:
         """Find the features of the words that have got a number."""
-        words, self._numbers.new = self._numbers.new, []
-        line = f"<{'> <'.join(words)}>".encode("utf-8", "replace")
-        rows = [self._rows_of_words.get(word[1:-1], -1) for word in line.split(b" ")]
-        model, kept = self._model, self._model.kept
-        features, ends = _kernels().features(
-            np.frombuffer(line, np.uint8), np.array(rows), len(model.words), model.shortest, model.longest,
-            model.num_buckets, np.empty(0, np.int32) if kept is None else kept,
+        model, words, known, first = self._model, self._words, self._rows_of_words, self._learnt
+        num_bytes = int(words.ends[words.size] - words.ends[first])
+        self._starts = with_room(self._starts, words.size + 1)
+        count = words.size - first
+        most = (num_bytes + 2 * count) * model.longest + count  # an n-gram of each length at each place, and the word
+        self._rows = with_room(self._rows, int(self._starts[first]) + most)
+        room = np.empty(5, np.uint64), np.empty(num_bytes + 2, np.uint8)
+        _kernels().features(
+            words.kept, words.ends, first, words.size, (known.slots, known.kept, known.size), self._ngrams, room,
+            self._starts, self._rows,
         )  # fmt: skip
-        self._starts.extend(self._features.size + ends)
-        self._features.extend(features)
-
-
-class _Numbers(dict[str, int]):
-    """Numbers of words; gives the next one to a word that it does not hold, and notes it in `new`."""
-
-    def __init__(self, numbers: dict[str, int]) -> None:
-        super().__init__(numbers)
-        self.new: list[str] = []
-
-    def __missing__(self, word: str) -> int:
-        number = self[word] = len(self)
-        self.new.append(word)
-        return number
-
-
-class _Growing:
-    """An array to which one can append; `values` is longer than `size`."""
-
-    def __init__(self, values: np.ndarray) -> None:
-        self.values, self.size = values, len(values)
-
-    def extend(self, more: np.ndarray) -> None:
-        """Append, with room for as much again if there is none."""
-        end = self.size + len(more)
-        if end > len(self.values):
-            self.values = np.concatenate([self.values, np.empty(end, self.values.dtype)])
-        self.values[self.size : end], self.size = more, end
+        self._learnt = words.size
 
 
 @functools.cache

@@ -4,7 +4,7 @@ Two kinds of classifier answer:
 
     fastText      word pairs, trained on reference pages against crawl pages: the course's way and DCLM's. It learns topics
                   as well as quality, is as good as its examples, and is used when a trained model is given.
-    page model    logistic regression over nineteen counts (`classifiers/page_features.py`), needs nothing but numpy, was
+    page model    logistic regression over nineteen counts (`classifiers/page_features.py`), needs no package for models, was
                   trained on generated pages and docstrings, and is used otherwise; see models/quality_card.md.
 
 `train_quality` trains either, measures it on pages held back and sweeps the threshold. Which share to keep is the real

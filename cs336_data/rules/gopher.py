@@ -10,15 +10,11 @@ The rules mean nothing for scripts written without spaces: run them after langua
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
-import numpy as np
-
-from cs336_data.rules.page import LETTER, STOP_WORD, STOP_WORDS, SYMBOL, Page, WordTable
+from cs336_data.rules.page import STOP_WORD, STOP_WORDS, Page, WordTable
 from cs336_data.rules.repetition import Limits, first_excess
 
-_PARAGRAPH, _LINE = re.compile(r"\n\n\n*"), re.compile(r"\n\n*")  # begin with what is searched for at memory speed
 _ALL_STOP_WORDS = [STOP_WORD << i for i in range(len(STOP_WORDS))]
 
 
@@ -47,24 +43,21 @@ class GopherQuality:
 
     def __call__(self, page: Page) -> str | None:
         """The rule that rejects the page, or None."""
-        kinds = page.kinds
-        proper = (kinds & SYMBOL) == 0
-        num_proper = int(np.count_nonzero(proper))
+        num_words, num_proper, proper_characters, num_with_letter, present = page.facts()
         if num_proper < self.min_words:
             return "gopher_too_few_words"
         if num_proper > self.max_words:
             return "gopher_too_many_words"
-        mean = int(page.lengths[proper].sum()) / num_proper
+        mean = proper_characters / num_proper
         if mean < self.min_mean_length:
             return "gopher_short_words"
         if mean > self.max_mean_length:
             return "gopher_long_words"
-        reason = self._symbols(page.text, len(kinds)) or self._lines(page.text)
+        reason = self._symbols(page.text, num_words) or self._lines(page.text)
         if reason:
             return reason
-        if np.count_nonzero(kinds & LETTER) / len(kinds) < self.min_alphabetic_words:
+        if num_with_letter / num_words < self.min_alphabetic_words:
             return "gopher_few_alphabetic_words"
-        present = int(np.bitwise_or.reduce(kinds))
         if sum(1 for bit in _ALL_STOP_WORDS if present & bit) < self.min_stop_words:
             return "gopher_few_stop_words"
         return None
@@ -81,15 +74,17 @@ class GopherQuality:
 
     def _lines(self, text: str) -> str | None:
         """Lines that begin with a bullet or end in an ellipsis, counted only if the text has enough of either."""
+        marks, dots = text.count("-") + text.count("\u2022"), text.count("...") + text.count("\u2026")
+        fewest = max(1, text.count("\n"))  # lines, at least: most pages are decided without cutting them
+        many_bullets = self.max_bullet_lines is not None and marks / fewest > self.max_bullet_lines
+        if not many_bullets and dots / fewest <= self.max_ellipsis_lines:
+            return None
         lines = text.splitlines()
-        bullets = (text.count("-") + text.count("\u2022")) / len(lines)
-        if self.max_bullet_lines is not None and bullets > self.max_bullet_lines:
+        if self.max_bullet_lines is not None:
             bullets = sum(line.lstrip().startswith(("\u2022", "-")) for line in lines) / len(lines)
             if bullets > self.max_bullet_lines:
                 return "gopher_bullet_lines"
-        ellipses = (text.count("...") + text.count("\u2026")) / len(lines)
-        if ellipses > self.max_ellipsis_lines:
-            ellipses = sum(line.rstrip().endswith(("...", "\u2026")) for line in lines) / len(lines)
+        ellipses = sum(line.rstrip().endswith(("...", "\u2026")) for line in lines) / len(lines)
         return "gopher_ellipsis_lines" if ellipses > self.max_ellipsis_lines else None
 
 
@@ -118,12 +113,12 @@ class GopherRepetition:
         text = page.text
         if not text:
             return "gopher_empty"
-        share, characters = duplicate_shares(_PARAGRAPH.split(text.strip()), len(text))
+        share, characters = duplicate_shares(paragraphs(text), len(text))
         if share > self.max_duplicate_paragraphs:
             return "gopher_duplicate_paragraphs"
         if characters > self.max_duplicate_paragraph_characters:
             return "gopher_duplicate_paragraph_characters"
-        share, characters = duplicate_shares(_LINE.split(text), len(text))
+        share, characters = duplicate_shares(lines(text), len(text))
         if share > self.max_duplicate_lines:
             return "gopher_duplicate_lines"
         if characters > self.max_duplicate_line_characters:
@@ -134,6 +129,16 @@ class GopherRepetition:
         if index < len(self.top):
             return f"gopher_top_{self.top[index][0]}_gram"
         return f"gopher_duplicated_{self.duplicated[index - len(self.top)][0]}_grams"
+
+
+def paragraphs(text: str) -> list[str]:
+    r"""re.split(r"\n\n+", text.strip()), in a fraction of the time."""
+    return [piece.lstrip("\n") for piece in text.strip().split("\n\n") if piece] or [""]
+
+
+def lines(text: str) -> list[str]:
+    r"""re.split(r"\n+", text), in a fraction of the time and with what is empty last."""
+    return [piece for piece in text.split("\n") if piece] + [""] * (text.startswith("\n") + text.endswith("\n"))
 
 
 def duplicate_shares(pieces: list[str], num_characters: int) -> tuple[float, float]:

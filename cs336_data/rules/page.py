@@ -9,13 +9,15 @@ Left out: counting of n-grams (`repetition.py`). Read next: `gopher.py`.
 
 from __future__ import annotations
 
-import itertools
+import functools
 import unicodedata
+from types import ModuleType
 
 import numpy as np
 import regex
 
-from cs336_data.rules.word_splitting import split_chunk
+from cs336_data.interning import Interner, with_room
+from cs336_data.rules.word_splitting import MAX_CHUNK, ascii_tables, split_chunk
 
 STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
 TERMINAL = regex.compile(r"\p{Sentence_Terminal}")
@@ -32,49 +34,82 @@ STOP_WORD = 16
 
 
 class WordTable:
-    """Numbers of the words met so far, and facts about each.
+    """Numbers of the words met so far, and facts about each. Chunks repeat as words do, so each is split once.
 
     Attributes:
         lengths: characters of word i, int64; longer than the number of words.
         kinds: bits of word i, int64.
-        words: the words themselves.
     """
 
     def __init__(self) -> None:
-        self.words: list[str] = []
+        self._chunks, self._words = Interner(), Interner()
+        self._starts = np.zeros(1024, np.int64)  # the words of chunk i: _words_of_chunks[_starts[i] : _starts[i + 1]]
+        self._words_of_chunks = np.zeros(1024, np.int64)
+        self._num_split = 0
         self.lengths = np.zeros(1024, np.int64)
         self.kinds = np.zeros(1024, np.int64)
-        self._numbers: dict[str, int] = {}
-        self._chunks = _Chunks(self)
+
+    @property
+    def words(self) -> list[str]:
+        """The words themselves, for people to look at."""
+        return self._words.strings(0)
 
     def numbers(self, text: str) -> np.ndarray:
         """The words of a text as int64 numbers, in order."""
-        if len(self._chunks) > MEMORY:
+        if self._chunks.size > MEMORY:
             self.__init__()  # type: ignore[misc]
-        return np.fromiter(itertools.chain.from_iterable(map(self._chunks.__getitem__, text.split())), np.int64)
+        data = text.encode("utf-8", "surrogatepass")
+        try:
+            chunks, numbers = self._chunks.chunks(data), np.empty(len(data), np.int64)
+            if self._chunks.size > self._num_split:
+                self._learn()
+        except MemoryError:  # a worker that has a limit goes on with the next document: no word may be half learnt
+            self.__init__()  # type: ignore[misc]
+            raise
+        return numbers[: _kernels().words_of_chunks(chunks, self._starts, self._words_of_chunks, numbers)]
 
-    def number(self, word: str) -> int:
-        """The number of a word, new if need be."""
-        number = self._numbers.get(word)
-        if number is None:
-            number = self._numbers[word] = len(self.words)
-            self.words.append(word)
-            if number == len(self.lengths):
-                self.lengths = np.concatenate([self.lengths, np.zeros_like(self.lengths)])
-                self.kinds = np.concatenate([self.kinds, np.zeros_like(self.kinds)])
-            self.lengths[number], self.kinds[number] = len(word), kind_of(word)
-        return number
+    def _learn(self) -> None:
+        """Split the chunks that have got a number, and find out about their words."""
+        chunks, former = self._chunks, self._words.size
+        base, begin = int(self._starts[self._num_split]), int(chunks.ends[self._num_split])
+        self._starts = with_room(self._starts, chunks.size + 1)
+        cuts = self._split(begin, base)
+        self._words_of_chunks = with_room(self._words_of_chunks, base + len(cuts) - 1)
+        self._words_of_chunks[base : base + len(cuts) - 1] = self._words.pieces(chunks.kept, cuts)
+        self._num_split = chunks.size
+        words = self._words.strings(former)
+        self.lengths, self.kinds = with_room(self.lengths, self._words.size), with_room(self.kinds, self._words.size)
+        self.lengths[former : self._words.size] = [len(word) for word in words]
+        self.kinds[former : self._words.size] = [kind_of(word) for word in words]
+
+    def _split(self, begin: int, base: int) -> np.ndarray:
+        """Where the words of the new chunks begin, and the last one ends; the chunks lie one after the other."""
+        chunks, chunk, count = self._chunks, self._num_split, 1
+        cuts = np.empty(int(chunks.ends[chunks.size]) - begin + 1, np.int64)
+        cuts[0], scratch = begin, np.empty_like(cuts)
+        while chunk < chunks.size:
+            chunk, count = _kernels().split_chunks(
+                chunks.kept, chunks.ends, chunk, chunks.size, ascii_tables(), MAX_CHUNK, cuts, count, self._starts,
+                base - 1, scratch,
+            )  # fmt: skip
+            if chunk < chunks.size:  # it is not ASCII
+                for word in split_chunk(chunks.string(chunk)):
+                    cuts[count] = cuts[count - 1] + len(word.encode("utf-8", "surrogatepass"))
+                    count += 1
+                chunk += 1
+                self._starts[chunk] = base + count - 1
+        return cuts[:count]
 
 
-class _Chunks(dict[str, tuple[int, ...]]):
-    """Numbers of the words of each chunk; a dictionary that splits what it does not hold."""
+@functools.cache
+def _kernels() -> ModuleType:
+    """The module of compiled loops, stored on disk."""
+    from cs336_basics.tokenization.compilation import stored
+    from cs336_data.rules import compiled_word_splitting
 
-    def __init__(self, table: WordTable) -> None:
-        self.table = table
-
-    def __missing__(self, chunk: str) -> tuple[int, ...]:
-        numbers = self[chunk] = tuple(map(self.table.number, split_chunk(chunk)))
-        return numbers
+    for loop in ("split_chunks", "words_of_chunks", "count_kinds"):
+        stored(getattr(compiled_word_splitting, loop))
+    return compiled_word_splitting
 
 
 def kind_of(word: str) -> int:
@@ -132,3 +167,7 @@ class Page:
             words = self.words
             self._kinds = self.table.kinds[words]
         return self._kinds
+
+    def facts(self) -> tuple[int, int, int, int, int]:
+        """(words, those that are not only punctuation, characters of these, words with a letter, all bits that occur)."""
+        return (len(self.words), *_kernels().count_kinds(self.kinds, self.lengths))

@@ -70,9 +70,18 @@ def first_excess(
 
     Complexity: linear in the words for each n; compiled at first use.
     """
-    sizes = np.array([n for n, _ in (*top, *duplicated)], np.int64)
-    shares = np.array([limit for _, limit in (*top, *duplicated)], np.float64)
-    return int(_kernel()(words, lengths, num_characters, sizes, shares, len(top)))
+    sizes, shares = _as_arrays(tuple(top), tuple(duplicated))
+    size = len(words)
+    table = np.empty(max(16, 4 * size), np.int64)
+    grams, longer, places, times = np.empty((4, size), np.int64)
+    return int(_kernel()(words, lengths, num_characters, sizes, shares, len(top), places, grams, longer, times, table))
+
+
+@functools.cache
+def _as_arrays(*limits: Limits) -> tuple[np.ndarray, np.ndarray]:
+    """All n, and their shares."""
+    pairs = [pair for part in limits for pair in part]
+    return np.array([n for n, _ in pairs], np.int64), np.array([share for _, share in pairs], np.float64)
 
 
 @functools.cache

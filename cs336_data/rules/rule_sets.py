@@ -37,7 +37,7 @@ class RuleFilter:
     """A filter that applies rules in order up to the first that rejects.
 
     Rules that clean (C4, DCLM) change the text of a document that is kept; a rejected one stays as it was, for the
-    sample of rejects. Keeps the words it has met, about 100 MB after millions of pages.
+    sample of rejects. Keeps the words it has met, some 250 MB after millions of pages.
     """
 
     def __init__(self, rules: Sequence[Rule]) -> None:

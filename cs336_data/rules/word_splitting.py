@@ -8,7 +8,8 @@ by one until nothing more comes off or what is left is a known exception; the re
 address. spaCy's lists of letters, currencies and symbols are replaced by Unicode properties, its emoticons and rarer
 abbreviations by the common ones, so that a few words in a million differ.
 
-Chunks repeat (Zipf), so `page.py` splits each once and remembers it.
+Chunks repeat (Zipf), so `page.py` splits each once and remembers it; those of ASCII by compiled code, which gets the
+rules as tables.
 
 Left out: other languages. Source: spaCy 3.8 (MIT licence), lang/en and tokenizer.pyx. Read next: `page.py`.
 """
@@ -18,7 +19,9 @@ from __future__ import annotations
 import functools
 import itertools
 import string
+from collections.abc import Sequence
 
+import numpy as np
 import regex
 
 _MARKS = r"\u2026,:;!?\u00bf\u061f\u00a1()\[\]{}<>_#*&\u3002\uff1f\uff01\uff0c\u3001\uff1b\uff1a\uff5e\u00b7\u0964\u060c\u06d4\u061b\u066a"
@@ -222,3 +225,46 @@ def _exceptions() -> dict[str, tuple[str, ...]]:
         word.replace("'", "\u2019"): tuple(part.replace("'", "\u2019") for part in parts)
         for word, parts in table.items()
     }
+
+
+@functools.cache
+def ascii_tables() -> tuple[np.ndarray, ...]:
+    """The rules as `compiled_word_splitting.py` takes them: bits of each character, then trees of strings.
+
+    Returns:
+        Bits; tree of exceptions; where the words of exception i end (i, 3), 0 for none; trees of what is a suffix after
+        a digit, and of currencies of several letters; how far back a suffix is looked for, without and with dots.
+    """
+    from cs336_data.rules import compiled_word_splitting as kinds
+
+    letters = [chr(code) for code in range(128)]
+    tests = {
+        kinds.PREFIX: _PREFIX.fullmatch, kinds.SUFFIX: _SUFFIX.fullmatch,
+        kinds.BEFORE_DOT: lambda c: _SUFFIX.search(c + ".", 1), kinds.LOWER: str.islower, kinds.UPPER: str.isupper,
+        kinds.DIGIT: str.isdigit, kinds.QUOTE: regex.compile(f"[{_QUOTES}]").match,
+        kinds.SCHEME: regex.compile(r"[\w+\-.]", regex.ASCII).match,
+    }  # fmt: skip
+    classes = np.array([sum(bit for bit, test in tests.items() if test(c)) for c in letters], np.uint8)
+    exceptions = {word: parts for word, parts in _exceptions().items() if word.isascii()}
+    cuts = np.zeros((len(exceptions), 3), np.int64)
+    for row, parts in zip(cuts, exceptions.values(), strict=True):
+        row[: len(parts)] = np.cumsum([len(part) for part in parts])
+    units = [unit for unit in _UNITS.split("|") if unit.isascii()]
+    currencies = ["US$", "C$", "A$"]
+    trees = _tree([*exceptions]), _tree([*units, *currencies, "$", "+"]), _tree(currencies)
+    windows = np.array([SUFFIX_WINDOW, DOTS_WINDOW])
+    return classes, trees[0], cuts, trees[1], trees[2], windows
+
+
+def _tree(strings: Sequence[str]) -> np.ndarray:
+    """A row per node: the node to which a character leads, or 0; last the number of the string that ends here, plus 1."""
+    nodes = [[0] * 129]
+    for number, string_ in enumerate(strings, 1):
+        node = 0
+        for code in string_.encode():
+            if not nodes[node][code]:
+                nodes[node][code] = len(nodes)
+                nodes.append([0] * 129)
+            node = nodes[node][code]
+        nodes[node][128] = number
+    return np.array(nodes, np.int16)

@@ -1,7 +1,7 @@
 """Many requests through one model: rows join and leave a running batch, and each gets what it would have got alone.
 
     submit      a prompt waits until a row is free and the pages it may come to need are too
-    step        new rows: prefill once per prompt, each of its n samples forks the prompt's pages
+    step        new rows: prefill once per prompt, several prompts in a pass; each of n samples forks the prompt's pages
                 then one token for every running row; rows that end give their pages back at once
 
 What holds: a sample is a function of weights, prompt, parameters and (seed, stream, sample number). On the fused path
@@ -20,10 +20,12 @@ from __future__ import annotations
 
 import operator
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Ordered
 from dataclasses import replace
 from typing import Any, Literal
+
+from torch import Tensor
 
 from cs336_basics.compiled_decoding import why_not_compiled
 from cs336_basics.model import TransformerLM
@@ -31,11 +33,13 @@ from cs336_systems.inference.completion import Completion, Event, FinishReason, 
 from cs336_systems.inference.fused_model import FusedRunner, Weights
 from cs336_systems.inference.model_runner import ModuleRunner, Row, Runner
 from cs336_systems.inference.quantization import quantize_linears
-from cs336_systems.inference.sampling import SamplingParams, choose_tokens, row_generator
+from cs336_systems.inference.sampling import SamplingParams, choose_tokens, log_probabilities, row_generator
 from cs336_systems.inference.text_stop import ByteVocabulary, TextStream
 
 DEFAULT_CACHE_BYTES = 4 << 30
 """keys and values that an engine keeps unless num_pages says otherwise"""
+PREFILL_TOKENS = 256
+"""of several prompts that share a pass"""
 
 
 def default_pages(model: TransformerLM, max_batch: int, page_size: int) -> int:
@@ -85,8 +89,10 @@ class Engine:
         if num_pages is None:
             num_pages = default_pages(model, max_batch, page_size)
         self.runner: Runner
+        self._measure: Callable[[Tensor, list[int]], list[float]] = log_probabilities
         if path == "fused" or (path == "auto" and why_not_compiled(model) is None):
-            self.runner = FusedRunner(model, num_pages, page_size=page_size, weights=weights)
+            self.runner = fused = FusedRunner(model, num_pages, page_size=page_size, weights=weights)
+            self._measure = fused.measure
         else:
             served = quantize_linears(model) if weights == "int8" else model
             self.runner = ModuleRunner(served, num_pages, page_size=page_size)
@@ -169,8 +175,9 @@ class Engine:
         if not running:
             return []
         tokens, logprobs = choose_tokens(
-            [s.logits for s in running], [s.request.params for s in running], [s.generator for s in running]
-        )
+            [s.logits for s in running], [s.request.params for s in running], [s.generator for s in running],
+            measure=self._measure,
+        )  # fmt: skip
         events = [self._take(*taken) for taken in zip(running, tokens, logprobs, strict=True)]
         alive = [sample for sample in running if sample in self._running]
         if alive:
@@ -186,21 +193,40 @@ class Engine:
             if not self._fits(request):
                 return
             if request.template is None:
-                request.template = self.runner.new_row()
-                request.logits = self.runner.forward([request.template], [request.prompt])[0]
+                self._prefill()
             self._start(request)
             if request.started == request.params.n:
                 self._waiting.popleft()
                 self._drop_template(request)
 
+    def _prefill(self) -> None:
+        """The first waiting prompt, and in the same pass those behind it that start with all their samples now too."""
+        rows, pages = self.max_batch - len(self._running), len(self.runner.cache.free) - self._promised()
+        tokens, group = PREFILL_TOKENS, list[RequestState]()
+        for request in self._waiting:
+            length, n = self._last_length(request.prompt, request.params), request.params.n
+            rows, tokens = rows - n, tokens - len(request.prompt)
+            pages -= n * self.runner.cache.pages_for(length) + 1
+            if group and min(rows, tokens, pages) < 0:
+                break
+            group.append(request)
+        for request in group:
+            request.template = self.runner.new_row()
+        found = self.runner.forward([r.template for r in group if r.template], [r.prompt for r in group])
+        for request, logits in zip(group, found, strict=True):
+            request.logits = logits
+
+    def _promised(self) -> int:
+        """Pages that running samples may still take."""
+        return sum(self._missing(s.row, s.request) for s in self._running)
+
     def _fits(self, request: RequestState) -> bool:
         """Whether one sample more can run to its end beside all that run already."""
         cache, length = self.runner.cache, self._last_length(request.prompt, request.params)
-        promised = sum(self._missing(s.row, s.request) for s in self._running)
         own = cache.pages_for(length) + (request.params.n > 1)
         if request.template is not None:
             own = cache.pages_for(length) - len(request.template.sequence.pages) + 1
-        return own + promised <= len(cache.free)
+        return own + self._promised() <= len(cache.free)
 
     def _missing(self, row: Row, request: RequestState) -> int:
         remaining = self._last_length(request.prompt, request.params) - row.length

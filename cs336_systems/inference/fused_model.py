@@ -10,15 +10,18 @@ Read next: `quantization.py`, `engine.py`.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence as Ordered
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from cs336_basics.compiled_decoding import PackedLinear, PackedModel
 from cs336_basics.model import TransformerLM
+from cs336_basics.tokenization.compilation import stored
 from cs336_systems.inference.kv_cache import PagedKVCache, PagedSequence
 from cs336_systems.inference.model_runner import Row
 
@@ -46,6 +49,8 @@ class FusedRunner:
         if weights not in ("float32", "int8"):
             raise ValueError(f"weights must be float32 or int8; got {weights!r}")
         self.pack: Any = PackedLinear
+        from cs336_basics.decoding_kernels import log_probabilities
+
         if weights == "int8":
             from cs336_systems.inference.int8_kernel import PackedInt8
 
@@ -56,6 +61,7 @@ class FusedRunner:
         self.cache = PagedKVCache(config.num_layers, num_pages, page_size=page_size)
         example = torch.empty(config.kv_heads, 1, config.d_head)
         pools = [self.cache.allocate(layer, example, example) for layer in range(config.num_layers)]
+        self.measure_kernel = stored(log_probabilities)
         self.pools = [(keys.numpy(), values.numpy()) for keys, values in pools]
 
     def load_weights(self, model: TransformerLM) -> None:
@@ -87,19 +93,24 @@ class FusedRunner:
             return [torch.cat(found)] if every else found[-1:]
         for row, new in zip(rows, ids, strict=True):
             self.cache.reserve(row.sequence, len(new))
-        position = [row.length + i for row, new in zip(rows, ids, strict=True) for i in range(len(new))]
-        owner = [r for r, new in enumerate(ids) for _ in new]
+        position = np.array([row.length + i for row, new in zip(rows, ids, strict=True) for i in range(len(new))])
         tokens = [i for new in ids for i in new]
-        hidden = self.packed.hidden(tokens, np.array(position), self._tables(rows)[owner], self.pools)
+        hidden = self.packed.hidden(tokens, position, self._tables(rows, ids), self.pools)
         for row, new in zip(rows, ids, strict=True):
             row.sequence.length += len(new)
-        ends = np.cumsum([len(new) for new in ids])
-        chosen = np.arange(len(position)) if every else ends - 1
-        counts = [len(new) if every else 1 for new in ids]
-        return list(self.packed.logits(hidden[chosen]).split(counts))
+        if not every and len(tokens) > len(rows):
+            hidden = hidden[[end - 1 for end in itertools.accumulate(map(len, ids))]]
+        logits = self.packed.logits(hidden)
+        return [logits] if len(rows) == 1 else list(logits.split([len(new) if every else 1 for new in ids]))
 
-    def _tables(self, rows: Ordered[Row]) -> np.ndarray[Any, Any]:
-        table = np.zeros((len(rows), max(len(row.sequence.pages) for row in rows)), np.int64)
-        for r, row in enumerate(rows):
-            table[r, : len(row.sequence.pages)] = row.sequence.pages
-        return table
+    def _tables(self, rows: Ordered[Row], ids: Ordered[Ordered[int]]) -> np.ndarray[Any, Any]:
+        """The pages of each token's row."""
+        widest = max(len(row.sequence.pages) for row in rows)
+        padded = [row.sequence.pages + [0] * (widest - len(row.sequence.pages)) for row in rows]
+        return np.array([pages for pages, new in zip(padded, ids, strict=True) for _ in new])
+
+    def measure(self, logits: Float[Tensor, "rows vocab"], chosen: list[int]) -> list[float]:
+        """See `sampling.log_probabilities`."""
+        values, found = logits.numpy(), np.empty(len(chosen), np.float32)
+        self.measure_kernel(values, values.argmax(-1), np.array(chosen), found)
+        return found.tolist()

@@ -15,7 +15,7 @@ from collections.abc import Sequence as Ordered
 import torch
 from torch import Tensor
 
-from cs336_basics.compiled_decoding import Array, PackedLinear
+from cs336_basics.compiled_decoding import PackedLinear
 from cs336_systems.inference.quantization import quantize_rows
 
 
@@ -27,9 +27,3 @@ class PackedInt8(PackedLinear):
         super().__init__([quantized])
         self.scales = scales.numpy()
         self.num_bytes += self.scales.nbytes
-
-    def __call__(self, x: Array) -> Array:
-        """See PackedLinear."""
-        y = super().__call__(x)
-        y *= self.scales
-        return y

@@ -12,6 +12,7 @@ Read next: `text_stop.py`.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from collections.abc import Sequence as Ordered
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cs336_basics.generation import apply_temperature, keep_top_k, keep_top_p
-from cs336_basics.nn_utils import softmax, token_losses
+from cs336_basics.nn_utils import logsumexp, softmax
 
 
 @dataclass(frozen=True)
@@ -110,15 +111,26 @@ def check_finite(logprobs: Ordered[float]) -> None:
         raise ValueError("the model's logits are NaN or infinite; its training has diverged or its file is damaged")
 
 
+def log_probabilities(logits: Float[Tensor, "rows vocab"], chosen: list[int]) -> list[float]:
+    """log softmax(logits)[chosen] of each row."""
+    of_chosen = logits.gather(-1, torch.tensor(chosen, device=logits.device)[:, None])[:, 0]
+    return (of_chosen - logsumexp(logits, dim=-1)).tolist()
+
+
 @torch.no_grad()
 def choose_tokens(
-    logits: Ordered[Tensor], params: Ordered[SamplingParams], generators: Ordered[np.random.Generator]
+    logits: Ordered[Tensor],
+    params: Ordered[SamplingParams],
+    generators: Ordered[np.random.Generator],
+    *,
+    measure: Callable[[Tensor, list[int]], list[float]] = log_probabilities,
 ) -> tuple[list[int], list[float]]:
     """The next token of each row and its log-probability under the model itself (temperature 1, nothing filtered).
 
     Args:
         logits: a (1, vocab) tensor per row; rows with equal parameters are filtered together, row by row alike.
         params, generators: one per row; a greedy row draws nothing.
+        measure: `log_probabilities`, or a faster one.
 
     Raises:
         ValueError: logits that are NaN or infinite.
@@ -128,14 +140,14 @@ def choose_tokens(
         groups.setdefault((choice.temperature, choice.top_k, choice.top_p), []).append(index)
     tokens, logprobs = [0] * len(params), [0.0] * len(params)
     for (temperature, _, _), members in groups.items():
-        rows = torch.cat([logits[i] for i in members]).float()
+        rows = (torch.cat([logits[i] for i in members]) if len(members) > 1 else logits[members[0]]).float()
         if temperature == 0:
             # numpy's argmax is vectorised, torch's on the CPU is not and takes eight times as long
             chosen = (rows.numpy() if rows.device.type == "cpu" else rows).argmax(-1).tolist()
         else:
             uniforms = [generators[i].random() for i in members]
             chosen = draw(sampling_probabilities(rows, params[members[0]]), uniforms)
-        found = (-token_losses(rows, torch.tensor(chosen, device=rows.device))).tolist()
+        found = measure(rows, chosen)
         check_finite(found)
         for index, token, logprob in zip(members, chosen, found, strict=True):
             tokens[index], logprobs[index] = token, logprob

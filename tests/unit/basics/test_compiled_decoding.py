@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,9 +11,12 @@ from cs336_basics.compiled_decoding import CompiledStep, PackedLinear
 from cs336_basics.generation import generate
 from cs336_basics.model import TransformerLM
 from cs336_basics.model_config import ModelConfig
+from cs336_basics.tokenization.compilation import stored
 from cs336_basics.variants.configs import RopeScaling
 
 pytest.importorskip("numba")
+from cs336_basics.decoding_kernels import gate  # noqa: E402
+
 VOCAB, CONTEXT = 19, 14
 SERVED = {
     "plain": {},
@@ -72,11 +76,21 @@ def test_products_of_any_width_against_float64() -> None:
         parts = [torch.randn(n, 48, generator=draw) for n in (outputs, 5)]
         packed, exact = PackedLinear(parts), torch.cat(parts).double()
         assert packed.num_bytes == 4 * 48 * (outputs + 5)
-        for rows in (1, 2, 4, 12):
+        for rows in (1, 2, 3, 4, 13):
             x = torch.randn(rows, 48, generator=draw)
-            torch.testing.assert_close(
-                torch.from_numpy(packed(x.numpy())).double(), x.double() @ exact.T, atol=1e-4, rtol=0
-            )
+            found = packed(x.numpy())
+            torch.testing.assert_close(torch.from_numpy(found).double(), x.double() @ exact.T, atol=1e-4, rtol=0)
+            assert all((packed(x[r : r + 1].numpy())[0] == found[r]).all() for r in range(rows))
+
+
+def test_gates_of_any_size_against_float64() -> None:
+    """Where exp overflows and vanishes too; NaN stays."""
+    inputs = np.concatenate([np.linspace(-100, 100, 4001), [-1e4, -0.0, 1e30, np.nan]]).astype(np.float32)
+    hidden, found = np.stack([inputs, np.ones_like(inputs)]).reshape(1, -1), np.empty((1, len(inputs)), np.float32)
+    stored(gate)(hidden, found)
+    with np.errstate(over="ignore"):
+        exact = inputs / (1 + np.exp(-inputs.astype(np.float64)))
+    np.testing.assert_allclose(found[0], exact, rtol=3e-7, atol=1e-34)
 
 
 def test_the_number_of_threads_stays(monkeypatch) -> None:

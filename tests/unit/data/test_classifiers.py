@@ -12,7 +12,7 @@ from cs336_data.classifiers.evaluation import evaluate, threshold_sweep
 from cs336_data.classifiers.hashed_ngrams import NUM_BUCKETS, feature_lists, features, normalize
 from cs336_data.classifiers.logistic_regression import LogisticModel, calibrate, train
 from cs336_data.classifiers.overlap_guard import shared_grams
-from cs336_data.classifiers.page_features import NAMES, page_features
+from cs336_data.classifiers.page_features import NAMES, _counts, counts_reference, page_features
 from cs336_data.classifiers.page_model import PageModel, train_page_model
 
 M64 = (1 << 64) - 1
@@ -212,6 +212,20 @@ def test_characters_are_counted_as_one_by_one():
     assert values["digits"] == sum(c.isdigit() for c in text) / len(text)
     other = [c for c in text if not (c.isalnum() or c.isspace() or c in ".,;:'\"()-?!")]
     assert values["other symbols"] == len(other) / len(text)
+
+
+def test_compiled_counts_agree_with_the_readable_form():
+    """Apostrophes, marks, digits that are letters to a pattern, capital letters without a simple lower-case form."""
+    rng = random.Random(0)
+    pieces = [*"the The YOU lol don't don\u2019t a'b'c You\u2019 ' \u2019 \u00c9 \u00e9 \u4f60 \u2167 ... ?! \u00b2 \u0663 \ud800".split(),
+              *"K1_x.!?,;(-\U0001f600\n\u2028\u00a0"]  # fmt: skip
+    strange = ["\u0130", "\u03a3", "\u212a", "\u01c4", "\u03a3a"]
+    for turn in range(400):
+        letters = pieces + strange * (turn % 4 == 0)
+        text = "".join(
+            rng.choice(letters) + rng.choice(["", " "]) for _ in range(rng.randrange(700 if turn % 9 == 0 else 60))
+        )
+        assert _counts(text) == counts_reference(text), text
 
 
 def test_length_is_no_feature():

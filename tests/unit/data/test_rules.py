@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
+import re
 import time
 from collections import Counter
 
@@ -14,11 +15,11 @@ from cs336_data.document import Document
 from cs336_data.rules.c4 import C4, count_sentences
 from cs336_data.rules.dclm import DclmLines
 from cs336_data.rules.fineweb import FineWebQuality
-from cs336_data.rules.gopher import GopherQuality, GopherRepetition
+from cs336_data.rules.gopher import GopherQuality, GopherRepetition, lines, paragraphs
 from cs336_data.rules.page import LETTER, PUNCTUATION, STOP_WORDS, SYMBOL, Page, WordTable, kind_of
 from cs336_data.rules.repetition import first_excess, first_excess_reference
 from cs336_data.rules.rule_sets import RULE_SETS, rule_filter
-from cs336_data.rules.word_splitting import split_chunk
+from cs336_data.rules.word_splitting import _exceptions, split_chunk
 
 # From spaCy 3.8: [token.text for token in spacy.blank("en")(chunk)]
 SPACY = {
@@ -79,6 +80,62 @@ def test_page_facts_agree_with_a_plain_count():
     assert [one.table.words[i] for i in one.words] == words
     assert one.lengths.tolist() == [len(word) for word in words]
     assert [bool(kind & LETTER) for kind in one.kinds.tolist()] == [any(c.isalpha() for c in word) for word in words]
+
+
+def test_facts_agree_with_a_plain_count():
+    text = "The cat, 3 dogs and (perhaps) 12.5 % of  the\nmice -- don't know... \u4f60\u597d\u3002 x"
+    one = page(text)
+    words = [word for chunk in text.split() for word in split_chunk(chunk)]
+    kinds = [kind_of(word) for word in words]
+    proper = [word for word, kind in zip(words, kinds, strict=True) if not kind & SYMBOL]
+    present = 0
+    for kind in kinds:
+        present |= kind
+    letters = sum(any(map(str.isalpha, word)) for word in words)
+    assert one.facts() == (len(words), len(proper), len("".join(proper)), letters, present)
+
+
+def test_compiled_splitting_agrees_with_the_readable_form():
+    """Exceptions, marks, units, dots and hyphens in all orders: nearly every rule meets every other."""
+    rng, table = random.Random(2), WordTable()
+    exceptions = sorted(_exceptions())
+    pieces = [
+        *"abzABZ019.,:;!?()[]{}<>_#*&'\"`%=+$-~/@^|\\\0\x7f",
+        *".. ... US$ C$ A$ km kg mbar km/h hPa http:// www. com x.example 10.0.0.1 :80 /x?y user@ foo.Bar".split(),
+        *"-- --- 's 'S I 'm can not \u2019 \u4f60 \u2026 \u00b0C \u20ac \ud800".split(),
+    ]
+    chunks = ["." * 70 + "x", "." * 70, "a" * 1000 + ".", "a" * 1001 + ".", "(" * 300, *exceptions]
+    chunks += ["".join(rng.choices(pieces, k=rng.randrange(1, 9))) for _ in range(6000)]
+    chunks += ["".join(rng.choices([*exceptions, *pieces], k=rng.randrange(2, 5))) for _ in range(3000)]
+    rng.shuffle(chunks)
+    texts = [" ".join(chunks[start : start + 100]) for start in range(0, len(chunks), 100)]
+    numbers = [table.numbers(text) for text in texts]
+    words = table.words
+    for text, found in zip(texts, numbers, strict=True):
+        assert [words[i] for i in found] == [word for chunk in text.split() for word in split_chunk(chunk)]
+
+
+def test_table_survives_a_lack_of_memory(monkeypatch):
+    """A document that is too much for a worker leaves no word half learnt."""
+    table, split = WordTable(), WordTable._split
+    table.numbers("a b")
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(WordTable, "_split", fail)
+    with pytest.raises(MemoryError):
+        table.numbers("c b, d")
+    monkeypatch.setattr(WordTable, "_split", split)
+    assert [table.words[i] for i in table.numbers("d b, a")] == ["d", "b", ",", "a"]
+
+
+def test_paragraphs_and_lines_are_those_of_the_pattern():
+    rng = random.Random(3)
+    for _ in range(2000):
+        text = "".join(rng.choices(["\n", "\n\n", "a", "b c", " ", "\t"], k=rng.randrange(1, 9)))
+        assert paragraphs(text) == re.split(r"\n\n+", text.strip())
+        assert sorted(lines(text)) == sorted(re.split(r"\n+", text))
 
 
 def test_table_starts_afresh_when_full(monkeypatch):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cs336_basics.tokenization import Tokenizer
+from cs336_systems.inference import engine as engine_module
 from cs336_systems.inference.engine import Engine
 from cs336_systems.inference.fused_model import FusedRunner
 from cs336_systems.inference.model_runner import ModuleRunner
@@ -255,6 +256,26 @@ def test_few_pages_delay_but_never_break():
         prompt = [[1, 2, 3, 4, 5, 6], [7] * 5, [8]][c.request]
         assert c.ids == decode_by_hand(model, prompt, params, stream=c.request, sample=c.sample)[0]
     assert all_free(engine)
+
+
+def test_prompts_that_start_together_share_a_pass(monkeypatch):
+    """As many as have rows, pages and tokens for all their samples; the results are those of each alone."""
+    model, params = build(), SamplingParams(max_tokens=3, n=2, seed=2)
+    alone = [decode_by_hand(model, prompt, params, stream=k)[0] for k, prompt in enumerate(PROMPTS[:5])]
+
+    def passes(**sizes) -> list[int]:
+        engine, prefilled = Engine(model, page_size=4, **sizes), []
+        forward = engine.runner.forward
+        monkeypatch.setattr(engine.runner, "forward", lambda rows, ids: (prefilled.append(ids), forward(rows, ids))[1])
+        found = engine.generate(PROMPTS[:5], params)
+        assert [c.ids for c in found if c.sample == 0] == alone and all_free(engine)
+        return [len(ids) for ids in prefilled if ids[0] in PROMPTS]
+
+    assert passes() == [5]
+    assert passes(max_batch=4) == [2, 2, 1]
+    assert passes(num_pages=9)[0] == 2  # two rows each of up to 2, 1 and 3 pages, and one page more per prompt
+    monkeypatch.setattr(engine_module, "PREFILL_TOKENS", 9)
+    assert passes() == [2, 1, 2]  # of 3, 1, 7, 3 and 2 tokens
 
 
 def test_bad_input():
