@@ -315,7 +315,7 @@ def main() -> None:
         for part in arguments.parts or DEFAULT_ROUNDS:
             rounds = arguments.rounds or (1 if arguments.quick else DEFAULT_ROUNDS[part])
             if part == "workers":
-                result[part] = measure_workers(files, copies=1 if arguments.quick else 8, rounds=rounds)
+                result[part] = measure_workers(files, copies=1 if arguments.quick else 24, rounds=rounds)
             else:
                 result[part] = compare(
                     files, extractor="resiliparse" if part == "same" else "trafilatura", rounds=rounds
