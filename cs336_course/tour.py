@@ -59,12 +59,12 @@ DEFAULT = TourConfig(  # meant for 10 minutes on two fast CPU cores
 
 QUICK = TourConfig(  # a fraction of it; too short for the targets
     TokenizerStageOptions(
-        num_train_stories=4_000, num_valid_stories=200, num_cloze=100, stories_vocab_size=1_024,
+        num_train_stories=4_000, num_valid_stories=100, num_cloze=60, stories_vocab_size=1_024,
         stdlib_bytes=800_000, stdlib_vocab_size=1_024, seed=0,
     ),
     PretrainingStageOptions(
-        d_model=96, num_layers=3, num_heads=8, context_length=224, batch_size=7, num_steps=120,
-        max_learning_rate=5e-3, warmup_steps=20, num_samples=20, max_above_floor=None, min_cloze_accuracy=None,
+        d_model=96, num_layers=3, num_heads=8, context_length=224, batch_size=7, num_steps=60,
+        max_learning_rate=5e-3, warmup_steps=10, num_samples=10, max_above_floor=None, min_cloze_accuracy=None,
         seed=0, device="auto",
     ),
     tour_systems.QUICK,
