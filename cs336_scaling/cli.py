@@ -281,7 +281,7 @@ class Solve:
     corpora: Path = Path("runs/sweep")
     """folder with the corpora of `scaling sweep`, made there when missing"""
     target: float = 3e12
-    """FLOPs of the run to predict and train; 3e12 takes about 10 minutes on one core"""
+    """FLOPs of the run to predict and train; 3e12 takes about a quarter of an hour on one core"""
     seed: int = 0
     """of the bootstrap and the target run"""
     json: Switch = False
