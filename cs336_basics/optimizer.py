@@ -25,8 +25,8 @@ _HIDING: Any = torch.optim.Optimizer
 class EagerOptimizer(torch.optim.Optimizer):
     """An optimizer for training loops that are not compiled.
 
-    torch hides these methods from its compiler, and loads the compiler for that when the first optimizer is made: two
-    seconds of work at the start of every training run. The hidden methods themselves do the same.
+    torch hides these methods from its compiler, and loads the compiler for that when the first optimizer is made: most
+    of the time that a short training run takes to start. The hidden methods themselves do the same.
     """
 
     add_param_group, zero_grad, state_dict, load_state_dict = (

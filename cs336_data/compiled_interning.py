@@ -1,4 +1,4 @@
-"""The loops of `interning.py`, compiled. Read next: `language.py`."""
+"""The loops of `interning.py`, compiled. Read next: `language_model.py`."""
 
 # The types of kernels are numba's affair.
 # mypy: no-check-untyped-defs

@@ -3,8 +3,8 @@
     "to be or not to be"  ->  0 1 2 3 0 1
 
 Words repeat (Zipf), so what is to be known of a word is found once and kept under its number, and a page becomes an
-array of numbers, over which compiled loops run. Cutting a page at white space and looking each piece up in a hash table
-takes compiled code a tenth of the time that `str.split` and a dictionary take, since no string is made.
+array of numbers, over which compiled loops run. Compiled code cuts a page at white space and looks each piece up in a
+hash table without making a string, which is what `str.split` and a dictionary spend their time on.
 
 Read next: `language_model.py` and `rules/page.py`, which use it.
 """

@@ -85,7 +85,7 @@ def predict(argv: list[str]) -> None:
 
     values: dict[str, Any] = {}
     for rule, every in load_tables(o.runs, corpus=o.corpus).items():
-        table = law_window(every, seed=o.seed) if o.window else every
+        table = law_window(every) if o.window else every
         found = predict(_fitted(table, o.resamples, o.seed), table, o.flops, confidence=o.confidence)
         values[rule] = {
             "parameters": _interval(found.parameters), "tokens": _interval(found.tokens),

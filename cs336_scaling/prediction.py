@@ -87,7 +87,7 @@ def predict(resampled: ParametricBootstrap, runs: RunTable, flops: float, *, con
     )
 
 
-def law_window(runs: RunTable, *, seed: int = 0) -> RunTable:
+def law_window(runs: RunTable) -> RunTable:
     """The runs from some budget up: the widest window that predicts the largest budget about as well as the best one.
 
     Small runs may lie before a bend of the curve, where a law through them points past what comes later. For each first
@@ -98,17 +98,21 @@ def law_window(runs: RunTable, *, seed: int = 0) -> RunTable:
         ValueError: fewer than three budgets, or too few runs for any window.
     """
     windows = [runs[runs.budget >= first] for first in runs.budgets[:-2]]
-    errors = [_largest_error(window, seed) for window in windows]
+    errors = [_largest_error(window) for window in windows]
     if not errors or math.isinf(min(errors)):
         raise ValueError(f"no window of the {len(runs)} runs can be fitted without its largest budget; add runs")
     return next(w for w, error in zip(windows, errors, strict=True) if error <= ABOUT_AS_WELL * min(errors))
 
 
-def _largest_error(runs: RunTable, seed: int) -> float:
+def _largest_error(runs: RunTable) -> float:
+    """Of the law without the largest budget, there; infinite where the other runs are too few for a law."""
+    largest = runs.budget == runs.budgets[-1]
     try:
-        return float(np.abs(held_out_error(runs, num_resamples=20, seed=seed).errors).max())
-    except ValueError:  # too few runs for a law
+        law = fit_parametric_robust(runs[~largest]).law
+    except ValueError:
         return math.inf
+    held = runs[largest]
+    return float(np.abs(law.loss(held.parameters, held.tokens) / held.loss - 1).max())
 
 
 def held_out_error(runs: RunTable, *, num_resamples: int = 200, seed: int = 0, confidence: float = 0.9) -> HeldOut:

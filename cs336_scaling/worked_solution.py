@@ -185,7 +185,7 @@ def best_shape(parameters: float) -> tuple[int, int]:
 
 def _predict(directory: Path, options: SolutionOptions) -> None:
     found = json.loads((directory / QUERIES).read_text(encoding="utf-8"))
-    runs = law_window(profile_table(found["profiles"]), seed=options.seed)
+    runs = law_window(profile_table(found["profiles"]))
     resampled = bootstrap_parametric(runs, fit_parametric_robust(runs), seed=options.seed)
     best = predict(resampled, runs, options.target)
     shape = best_shape(best.parameters.value)

@@ -1,7 +1,7 @@
 """What tells prose from the furniture of web pages, in nineteen numbers that do not depend on the topic.
 
 Shares and means only: the length of a text is no evidence of its quality and is left out. What has to be counted word by
-word and character by character, `counts_reference` says; compiled code does the same in a tenth of the time. Read next:
+word and character by character, `counts_reference` says; compiled code does the same, faster. Read next:
 `compiled_page_counts.py`.
 """
 

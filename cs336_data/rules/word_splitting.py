@@ -39,7 +39,8 @@ _UNITS = (
 _LETTERS, _LOWER_LETTERS = frozenset(string.ascii_letters), frozenset(string.ascii_lowercase)
 _SINGLE = frozenset(",:;!?()[]{}<>*&'\"`\u2018\u2019\u201c\u201d\u00ab\u00bb")
 """Marks that are a prefix and a suffix of one character, whatever stands beside them."""
-_CURRENCY = r"\p{Sc}|US\$|C\$|A\$"
+_DOLLARS = ("US$", "C$", "A$")
+_CURRENCY = "|".join([r"\p{Sc}", *map(regex.escape, _DOLLARS)])
 
 _PREFIX = regex.compile(
     rf"[\u00a7%=\u2014\u2013]|\+(?![0-9])|\u2026\u2026|[{_MARKS}]|\.\.+|[{_QUOTES}]|{_CURRENCY}|\p{{So}}"
@@ -250,21 +251,22 @@ def ascii_tables() -> tuple[np.ndarray, ...]:
     for row, parts in zip(cuts, exceptions.values(), strict=True):
         row[: len(parts)] = np.cumsum([len(part) for part in parts])
     units = [unit for unit in _UNITS.split("|") if unit.isascii()]
-    currencies = ["US$", "C$", "A$"]
-    trees = _tree([*exceptions]), _tree([*units, *currencies, "$", "+"]), _tree(currencies)
+    trees = _tree([*exceptions]), _tree([*units, *_DOLLARS, "$", "+"]), _tree(_DOLLARS)
     windows = np.array([SUFFIX_WINDOW, DOTS_WINDOW])
     return classes, trees[0], cuts, trees[1], trees[2], windows
 
 
 def _tree(strings: Sequence[str]) -> np.ndarray:
     """A row per node: the node to which a character leads, or 0; last the number of the string that ends here, plus 1."""
-    nodes = [[0] * 129]
+    from cs336_data.rules.compiled_word_splitting import NUMBER
+
+    nodes = [[0] * (NUMBER + 1)]
     for number, string_ in enumerate(strings, 1):
         node = 0
         for code in string_.encode():
             if not nodes[node][code]:
                 nodes[node][code] = len(nodes)
-                nodes.append([0] * 129)
+                nodes.append([0] * (NUMBER + 1))
             node = nodes[node][code]
-        nodes[node][128] = number
+        nodes[node][NUMBER] = number
     return np.array(nodes, np.int16)
